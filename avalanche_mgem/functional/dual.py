@@ -1,0 +1,74 @@
+"""Second step of the projection: the dual quadratic programs of all modules, by any solver."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from avalanche_mgem.solvers import Solver
+
+Ridge = Literal["relative", "absolute"]
+RIDGES = ("relative", "absolute")
+
+ABSOLUTE_RIDGE = 1e-3
+"""What GEM's original code and Avalanche add to the diagonal of the Gram matrix."""
+
+RELATIVE_RIDGE = {torch.float64: 1e-9, torch.float32: 1e-6}
+"""Added to the diagonal after every row has been scaled to norm 1, by the precision of the Gram matrix:
+above its rounding error, so that duplicated or too many rows stay solvable, and so small that the worst
+cosine of a constrained row with the update stays of that order."""
+
+
+def dual(
+    K: Tensor, b: Tensor, *, memory_strength: float, solver: Solver, ridge: Ridge = "relative"
+) -> Tensor:
+    r"""Multipliers of the constraints of every module (GEM, Eq. 11; Lopez-Paz and Ranzato, 2017).
+
+    For each module it solves
+
+    .. math:: v^* = \arg\min_{v \ge \gamma} \tfrac12 v^\top (K + \varepsilon D) v + b^\top v
+
+    with :math:`D = I, \varepsilon = 10^{-3}` for the absolute ridge, as GEM, and
+    :math:`D = \mathrm{diag}(K), \varepsilon \ll 1` for the relative one, which does not depend on the scale
+    of the gradients. The solver sees the equivalent problem with a unit diagonal and right-hand side of
+    order 1, so that its tolerances mean the same for gradients of norm 1e-12 and 1e15.
+
+    Args:
+        K: Gram matrices ``[m, K, K]``.
+        b: products of the reference gradients with the current one ``[m, K]``.
+        memory_strength: :math:`\gamma \ge 0`, lower bound of every multiplier.
+        solver: see :mod:`avalanche_mgem.solvers`.
+        ridge: ``"relative"`` or ``"absolute"``.
+
+    Returns:
+        v ``[m, K]``, every entry at least ``memory_strength``. A row of ``G`` that is zero, which
+        constrains nothing, gets exactly ``memory_strength``.
+
+    Raises:
+        ValueError: if ``memory_strength`` is negative or not finite, or ``ridge`` has another name.
+    """
+    if not (math.isfinite(memory_strength) and memory_strength >= 0):
+        raise ValueError(f"memory_strength must be finite and at least 0; got {memory_strength}.")
+    if ridge == "absolute":
+        K = K + ABSOLUTE_RIDGE * torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+        relative = 0.0
+    elif ridge == "relative":
+        relative = RELATIVE_RIDGE[K.dtype]
+    else:
+        raise ValueError(f"ridge must be 'relative' or 'absolute'; got {ridge!r}.")
+
+    norms = K.diagonal(dim1=-2, dim2=-1).sqrt()
+    is_zero = norms == 0
+    norms = norms.masked_fill(is_zero, 1.0)
+    # Substitute v = u * scale / norms: K becomes a correlation matrix.
+    correlation = K / norms.unsqueeze(-1) / norms.unsqueeze(-2)
+    correlation.diagonal(dim1=-2, dim2=-1).fill_(1.0 + relative)
+    linear = b / norms
+    lower = memory_strength * norms.masked_fill(is_zero, 0.0)
+    scale = torch.maximum(linear.abs(), lower).amax(dim=-1, keepdim=True)
+    scale = scale.masked_fill(scale == 0, 1.0)
+
+    u = solver(correlation, linear / scale, lower / scale)
+    v = (u * scale / norms).masked_fill(is_zero, memory_strength)
+    return v.clamp(min=memory_strength)  # undoing the scaling may round below the bound

@@ -1,0 +1,89 @@
+"""First step of the projection: from gradients to the small numbers that a solver needs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The coordinates of ``m`` modules as contiguous blocks.
+
+    Attributes:
+        sizes: number of coordinates of each module.
+        order: permutation ``[P]`` that makes every module contiguous, or None when they already are.
+    """
+
+    sizes: tuple[int, ...]
+    order: Tensor | None = None
+
+    @classmethod
+    def from_modules(cls, modules: Tensor | None, num_parameters: int) -> "Blocks":
+        """Reads module ids, a LongTensor ``[P]`` with values in ``0..m-1``; None is one module.
+
+        Raises:
+            ValueError: if the ids are not a non-negative integer vector of length ``num_parameters``.
+        """
+        if modules is None:
+            return cls(sizes=(num_parameters,))
+        if modules.dtype != torch.long or modules.shape != (num_parameters,):
+            raise ValueError(
+                f"modules must be a LongTensor of shape [{num_parameters}], one module id a parameter; "
+                f"got {modules.dtype} of shape {list(modules.shape)}."
+            )
+        if num_parameters > 0 and int(modules.min()) < 0:
+            raise ValueError(f"module ids start at 0; got {int(modules.min())}.")
+        sizes = tuple(torch.bincount(modules).tolist())
+        is_sorted = bool((modules[1:] >= modules[:-1]).all())
+        return cls(sizes, None if is_sorted else torch.argsort(modules, stable=True))
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Splits the last dimension of ``x`` ``[..., P]`` into the ``m`` modules' coordinates."""
+        if self.order is not None:
+            x = x.index_select(-1, self.order)
+        return torch.split(x, list(self.sizes), dim=-1)
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Inverse of :meth:`split` for vectors."""
+        joined = torch.cat(parts)
+        if self.order is None:
+            return joined
+        return torch.empty_like(joined).index_copy_(0, self.order, joined)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which inner products of ``dtype`` are accumulated: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def gram(g: Tensor, G: Tensor, blocks: Blocks, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
+    r"""Each module's Gram matrix and its products with the current gradient.
+
+    For module :math:`j` with coordinates :math:`B_j`,
+    :math:`K_j = G_{:,B_j} G_{:,B_j}^\top` and :math:`b_j = G_{:,B_j}\, g_{B_j}`.
+
+    Args:
+        g: current gradient ``[P]``.
+        G: reference gradients ``[K, P]``, one a row.
+        blocks: the modules' coordinates.
+        diagonal: compute only the squared norms of the rows, in O(K P); the rest of ``K`` is zero.
+
+    Returns:
+        ``K`` ``[m, K, K]`` and ``b`` ``[m, K]``, accumulated in float32 at least; in float64 where
+        float32 overflows, so that finite gradients give finite products.
+    """
+    dtype = accumulation_dtype(G.dtype)
+    K, b = _gram(g, G, blocks, dtype, diagonal)
+    if dtype != torch.float64 and not (torch.isfinite(K).all() and torch.isfinite(b).all()):
+        K, b = _gram(g, G, blocks, torch.float64, diagonal)
+    return K, b
+
+
+def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bool) -> tuple[Tensor, Tensor]:
+    Ks, bs = [], []
+    for g_block, G_block in zip(blocks.split(g), blocks.split(G), strict=True):
+        rows = G_block.to(dtype)
+        Ks.append(torch.diag((rows * rows).sum(dim=1)) if diagonal else rows @ rows.T)
+        bs.append(rows @ g_block.to(dtype))
+    return torch.stack(Ks), torch.stack(bs)

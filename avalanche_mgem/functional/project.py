@@ -1,0 +1,87 @@
+"""The projection in one call."""
+
+import torch
+from torch import Tensor
+
+from avalanche_mgem.functional.combine import combine
+from avalanche_mgem.functional.dual import Ridge, dual
+from avalanche_mgem.functional.gram import Blocks, gram
+from avalanche_mgem.solvers import Solver, diagonal, get_solver
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """A gradient is NaN, infinite, or too large to be squared.
+
+    Attributes:
+        row: index of the first such reference gradient, or None if it is the current gradient.
+    """
+
+    def __init__(self, row: int | None):
+        self.row = row
+        name = "current gradient g" if row is None else f"reference gradient in row {row} of G"
+        super().__init__(f"The {name} is not finite (or its square overflows).")
+
+
+def project(
+    g: Tensor,
+    G: Tensor,
+    *,
+    memory_strength: float = 0.0,
+    modules: Tensor | Blocks | None = None,
+    solver: str | Solver = "exact",
+    ridge: Ridge = "relative",
+) -> Tensor:
+    r"""Projects a gradient so that it conflicts with no reference gradient, module by module.
+
+    For every module :math:`j` with coordinates :math:`B_j` where some row of
+    :math:`G_{:,B_j}\, g_{B_j}` is negative, the update is :math:`z_{B_j} = g_{B_j} + G_{:,B_j}^\top v^*_j`
+    with the multipliers :math:`v^*_j` of :func:`~avalanche_mgem.functional.dual`; elsewhere it is ``g``.
+    At ``memory_strength=0`` this is the point nearest to ``g`` with :math:`G_{:,B_j} z_{B_j} \ge 0` for all
+    :math:`j`. One module is GEM (Lopez-Paz and Ranzato, 2017, Eq. 11); several are p-mGEM, and several
+    rows for each past experience d-mGEM (Liu et al., 2024, arXiv 2410.00868).
+
+    Args:
+        g: current gradient ``[P]``; float64, float32, bfloat16 or float16.
+        G: reference gradients ``[K, P]``.
+        memory_strength: :math:`\gamma \ge 0`, the least multiplier of every row where something is violated.
+        modules: module id of every coordinate, a LongTensor ``[P]``; None (default) is one module. Prepared
+            :class:`Blocks` save reading the ids again in every call.
+        solver: ``"exact"``, ``"quadprog"``, ``"diagonal"``, ``"hildreth"``, ``"hildreth:SWEEPS"`` or a
+            function; see :mod:`avalanche_mgem.solvers`.
+        ridge: regularisation of the dual: ``"relative"`` (default: independent of the gradients' scale) or
+            ``"absolute"`` (1e-3, as GEM).
+
+    Returns:
+        z ``[P]`` in the dtype and on the device of ``g``; ``g`` itself when nothing is violated.
+
+    Raises:
+        ValueError: for shapes that do not fit and for values that are not allowed.
+        NonFiniteGradientError: if ``g`` or ``G`` is not finite.
+
+    Example:
+        >>> g, G = torch.tensor([1.0, -1.0]), torch.tensor([[0.0, 1.0]])
+        >>> project(g, G)
+        tensor([1., 0.])
+    """
+    if g.dim() != 1 or G.dim() != 2 or G.shape[1] != g.shape[0]:
+        raise ValueError(
+            f"expected g of shape [P] and G of shape [K, P]; got {list(g.shape)} and {list(G.shape)}."
+        )
+    blocks = modules if isinstance(modules, Blocks) else Blocks.from_modules(modules, g.shape[0])
+    solve = get_solver(solver)
+    K, b = gram(g, G, blocks, diagonal=solve is diagonal)
+    _check_finite(K, b)
+    violated = (b < 0).any(dim=1)
+    if not violated.any():
+        return g
+    v = torch.zeros_like(b)
+    v[violated] = dual(K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge)
+    return combine(g, G, v, blocks)
+
+
+def _check_finite(K: Tensor, b: Tensor) -> None:
+    """Finds what is not finite from the products alone, without another pass over the gradients."""
+    if torch.isfinite(K).all() and torch.isfinite(b).all():
+        return
+    is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
+    raise NonFiniteGradientError(int(is_bad_row.nonzero()[0]) if is_bad_row.any() else None)

@@ -1,0 +1,175 @@
+"""Which parameters form a module: the partition of p-mGEM (design of Liu et al., 2024, arXiv 2410.00868).
+
+The paper constrains modules of the parameters on their own; how it draws their borders is not in our source,
+so the forms here are this package's choice.
+"""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avalanche_mgem.functional import Blocks
+
+ModuleSpec = int | str | Sequence[str | Sequence[str]] | Callable[[nn.Module], Sequence[Sequence[str]]]
+
+_ALLOWED = (
+    "allowed are an integer of at least 1, 'layer', 'tensor', 'random:M', a list of parameter-name globs "
+    "(one entry, or list of entries, a module) or a function model -> lists of parameter names"
+)
+
+
+class Partition:
+    """Divides the trainable parameters of a model into modules, and follows the model as it grows.
+
+    Args:
+        num_modules: how to divide.
+
+            - an integer ``m``: ``m`` contiguous runs of whole layers, with parameter counts as even as whole
+              layers allow (least sum of squares);
+            - ``"layer"``: a module for each leaf layer, weight and bias together;
+            - ``"tensor"``: a module for each parameter tensor;
+            - ``"random:M"``: every coordinate to one of ``M`` equally large modules at random. The ablation:
+              a partition without structure;
+            - a list with an entry a module: a glob of parameter names, or a list of globs;
+            - a function ``model -> list[list[name]]``.
+        seed: of the random partition.
+
+    Raises:
+        ValueError: if ``num_modules`` has none of these forms.
+    """
+
+    def __init__(self, num_modules: ModuleSpec = 1, *, seed: int = 0):
+        self.spec: ModuleSpec = _checked_spec(num_modules)
+        self.seed = seed
+        self._signature: object = None
+        self._blocks = Blocks(sizes=(0,))
+
+    def blocks(self, model: nn.Module) -> Blocks:
+        """The modules' coordinates in the concatenation of the trainable parameters of ``model``.
+
+        Computed anew only when the names or shapes of the trainable parameters have changed. The order is
+        that of :func:`trainable_parameters`.
+
+        Raises:
+            ValueError: if a trainable parameter is in no module or in several, naming it, or if there are
+                more modules than layers.
+        """
+        parameters = trainable_parameters(model)
+        signature = [(name, p.shape, p.device) for name, p in parameters]
+        if signature != self._signature:
+            modules = self._module_ids(model, parameters)
+            self._blocks = Blocks.from_modules(modules, sum(p.numel() for _, p in parameters))
+            self._signature = signature
+        return self._blocks
+
+    def _module_ids(self, model: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> Tensor | None:
+        if self.spec == 1:
+            return None
+        device = parameters[0][1].device
+        sizes = torch.tensor([p.numel() for _, p in parameters])
+        if isinstance(self.spec, str) and self.spec.startswith("random:"):
+            num_parameters, m = int(sizes.sum()), int(self.spec.removeprefix("random:"))
+            if m > num_parameters:
+                raise ValueError(f"num_modules={self.spec!r} but the model has {num_parameters} parameters.")
+            generator = torch.Generator().manual_seed(self.seed)
+            return (torch.randperm(num_parameters, generator=generator) % m).to(device)
+        names = [name for name, _ in parameters]
+        groups = _named_modules(self.spec, model, names, sizes.tolist())
+        module_of = _assign(names, groups)
+        return torch.repeat_interleave(torch.tensor(module_of), sizes).to(device)
+
+
+def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters that require a gradient, a shared one once, in ``named_parameters`` order.
+
+    Raises:
+        ValueError: if the model has none.
+    """
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no trainable parameter: every requires_grad is False.")
+    return parameters
+
+
+def _checked_spec(spec: ModuleSpec) -> ModuleSpec:
+    if isinstance(spec, str):
+        m = spec.removeprefix("random:")
+        if spec in ("layer", "tensor") or (m != spec and m.isdigit() and int(m) >= 1):
+            return spec
+    elif isinstance(spec, bool) or spec is None:
+        pass
+    elif isinstance(spec, int):
+        if spec >= 1:
+            return spec
+    elif callable(spec) or (isinstance(spec, Sequence) and len(spec) > 0):
+        return spec
+    raise ValueError(f"num_modules={spec!r} is not a partition; {_ALLOWED}.")
+
+
+def _named_modules(
+    spec: ModuleSpec, model: nn.Module, names: list[str], sizes: list[int]
+) -> Sequence[Sequence[str]]:
+    """The modules as lists of parameter names; they need not be a partition yet."""
+    if spec == "tensor":
+        return [[name] for name in names]
+    if spec == "layer":
+        return _layers(names)
+    if isinstance(spec, int):
+        return _even_runs(_layers(names), dict(zip(names, sizes, strict=True)), spec)
+    if callable(spec):
+        return spec(model)
+    globs = [[entry] if isinstance(entry, str) else list(entry) for entry in spec]
+    everything = [name for name, _ in model.named_parameters()]
+    for pattern in (p for patterns in globs for p in patterns):
+        if not any(fnmatchcase(name, pattern) for name in everything):
+            raise ValueError(f"num_modules: the glob {pattern!r} matches no parameter of the model.")
+    return [[n for n in names if any(fnmatchcase(n, p) for p in patterns)] for patterns in globs]
+
+
+def _layers(names: list[str]) -> list[list[str]]:
+    """Groups the parameters by the leaf layer that owns them, in the model's order."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return list(layers.values())
+
+
+def _even_runs(layers: list[list[str]], sizes: dict[str, int], m: int) -> list[list[str]]:
+    """Cuts the layers into ``m`` runs with the least sum of squared sizes, by dynamic programming."""
+    n = len(layers)
+    if m > n:
+        raise ValueError(f"num_modules={m} but the model has {n} layers with trainable parameters.")
+    ends = np.cumsum([0] + [sum(sizes[name] for name in layer) for layer in layers], dtype=np.float64)
+    cost = (ends[None, :] - ends[:, None]) ** 2  # cost[i, j] of the run of layers i..j-1
+    cost[np.tril_indices(n + 1)] = np.inf  # no empty run
+    best = cost[0].copy()  # best[j]: layers 0..j-1 in the runs so far
+    choices = []
+    for _ in range(m - 1):
+        total = best[:, None] + cost
+        choices.append(total.argmin(axis=0))
+        best = total.min(axis=0)
+    cuts = [n]
+    for choice in reversed(choices):
+        cuts.append(int(choice[cuts[-1]]))
+    cuts.append(0)
+    return [[name for layer in layers[i:j] for name in layer] for i, j in pairwise(reversed(cuts))]
+
+
+def _assign(names: list[str], groups: Sequence[Sequence[str]]) -> list[int]:
+    """Module id of each name; modules without a trainable parameter are left out of the numbering."""
+    owners: dict[str, list[int]] = {name: [] for name in names}
+    for j, group in enumerate(groups):
+        for name in group:
+            owners.get(name, []).append(j)
+    for name, modules in owners.items():
+        if len(modules) != 1:
+            where = "no module" if not modules else f"modules {modules}"
+            raise ValueError(
+                f"num_modules: the trainable parameter {name!r} is in {where}; it must be in exactly one."
+            )
+    numbering = {j: i for i, j in enumerate(sorted({modules[0] for modules in owners.values()}))}
+    return [numbering[owners[name][0]] for name in names]

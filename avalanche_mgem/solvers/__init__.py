@@ -1,0 +1,50 @@
+r"""Solvers of the dual quadratic program, one file each behind one small protocol.
+
+A solver gets ``m`` independent problems
+
+.. math:: \min_{v \ge \ell} \tfrac12 v^\top K v + b^\top v
+
+with a positive definite ``K`` ``[m, K, K]`` of unit diagonal (up to the ridge), ``b`` ``[m, K]`` and the
+lower bounds ``l`` ``[m, K]``, and returns ``v`` ``[m, K]`` with ``v >= l`` in the dtype and on the device of
+``b``.
+Adding one is a file here and a line in ``SOLVERS``; a plugin also takes the function itself.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from avalanche_mgem.solvers.diagonal import diagonal
+from avalanche_mgem.solvers.exact import exact
+from avalanche_mgem.solvers.hildreth import hildreth
+from avalanche_mgem.solvers.quadprog import quadprog
+
+Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+SOLVERS: dict[str, Solver] = {
+    "exact": exact,
+    "quadprog": quadprog,
+    "diagonal": diagonal,
+    "hildreth": hildreth,
+}
+
+
+def get_solver(solver: str | Solver) -> Solver:
+    """Finds a solver by name; ``"hildreth:3"`` is Hildreth's method with three sweeps.
+
+    Raises:
+        ValueError: if there is no solver of that name.
+    """
+    if callable(solver):
+        return solver
+    if solver in SOLVERS:
+        return SOLVERS[solver]
+    name, _, sweeps = str(solver).partition(":")
+    if name == "hildreth" and sweeps.isdigit() and int(sweeps) > 0:
+        return partial(hildreth, sweeps=int(sweeps))
+    allowed = ", ".join(repr(name) for name in SOLVERS)
+    raise ValueError(f"unknown solver {solver!r}; allowed are {allowed}, 'hildreth:SWEEPS' or a function.")
+
+
+__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "hildreth", "quadprog"]

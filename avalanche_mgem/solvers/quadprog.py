@@ -1,0 +1,25 @@
+"""The reference solver, the one of GEM's original code and of Avalanche: quadprog."""
+
+import numpy as np
+import quadprog as _quadprog
+from torch import Tensor
+
+from avalanche_mgem.solvers._host import Array, on_host
+
+
+def quadprog(K: Tensor, b: Tensor, lower: Tensor) -> Tensor:
+    """Solves the duals exactly, on the host, with quadprog (GPL licence; Goldfarb and Idnani, 1983).
+
+    Shapes and meaning of the arguments: :mod:`avalanche_mgem.solvers`.
+
+    Raises:
+        ArithmeticError: if quadprog finds ``K`` not positive definite.
+    """
+    return on_host(_solve, K, b, lower)
+
+
+def _solve(K: Array, b: Array, lower: Array) -> Array:
+    try:
+        return np.asarray(_quadprog.solve_qp(K, -b, np.eye(len(b)), lower)[0])
+    except ValueError as error:
+        raise ArithmeticError(f"quadprog found no solution of the dual: {error}.") from error
