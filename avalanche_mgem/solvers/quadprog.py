@@ -15,10 +15,11 @@ def quadprog(K: Tensor, b: Tensor, lower: Tensor) -> Tensor:
     Raises:
         ArithmeticError: if quadprog finds ``K`` not positive definite.
     """
-    return on_host(_solve, K, b, lower)
+    return on_host(solve, K, b, lower)
 
 
-def _solve(K: Array, b: Array, lower: Array) -> Array:
+def solve(K: Array, b: Array, lower: Array) -> Array:
+    """One problem in NumPy: ``K`` ``[K, K]``, ``b`` and ``lower`` ``[K]``."""
     try:
         return np.asarray(_quadprog.solve_qp(K, -b, np.eye(len(b)), lower)[0])
     except ValueError as error:

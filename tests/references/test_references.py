@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import nn
+
+from avalanche_mgem.references import loop, reference_mode
+
+CPU = torch.device("cpu")
+
+
+def batches(n=3, size=8):
+    return [(torch.randn(size, 4), torch.randint(0, 2, (size,))) for _ in range(n)]
+
+
+def loss_of(model):
+    return lambda batch: nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def test_rows_are_the_gradients_of_each_batch():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    data = [(x.double(), y) for x, y in batches()]
+    G = loop(data, loss_of(model), list(model.parameters()))
+    # An independent oracle: central differences of each batch's loss along a random direction.
+    direction, step = torch.randn(G.shape[1], dtype=torch.float64), 1e-5
+    origin = nn.utils.parameters_to_vector(model.parameters())
+    for batch, row in zip(data, G, strict=True):
+        values = []
+        for sign in (1, -1):
+            nn.utils.vector_to_parameters(origin + sign * step * direction, model.parameters())
+            values.append(loss_of(model)(batch).item())
+        nn.utils.vector_to_parameters(origin, model.parameters())
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx((row @ direction).item(), rel=1e-6)
+
+
+def test_grad_of_the_parameters_is_left_alone():
+    model = nn.Linear(4, 2)
+    model.weight.grad = torch.full_like(model.weight, 3.0)
+    loop(batches(), loss_of(model), list(model.parameters()))
+    assert (model.weight.grad == 3).all()
+    assert model.bias.grad is None
+
+
+def test_an_unused_parameter_has_zeros_and_sparse_gradients_become_dense():
+    embedding = nn.Embedding(6, 2, sparse=True)
+    unused = nn.Parameter(torch.randn(3))
+    G = loop([torch.tensor([1, 4])], lambda i: embedding(i).sum(), [embedding.weight, unused])
+    expected = torch.zeros(6, 2)
+    expected[[1, 4]] = 1
+    assert torch.equal(G[0], torch.cat([expected.flatten(), torch.zeros(3)]))
+
+
+def network():
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Linear(5, 2))
+
+
+@pytest.mark.parametrize("batchnorm", ["update", "batch", "running"])
+def test_batchnorm_policies(batchnorm):
+    model = network()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    x = 3 + torch.randn(16, 4)
+    with reference_mode(model, batchnorm=batchnorm, dropout=False, device=CPU):
+        normalised = model[1](model[0](x))
+    uses_batch = torch.allclose(normalised.mean(dim=0), torch.zeros(5), atol=1e-5)
+    unchanged = all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    assert uses_batch == (batchnorm != "running")
+    assert unchanged == (batchnorm != "update")
+    assert all(layer.training for layer in model.modules())
+    assert model[1].track_running_stats
+
+
+def test_layers_that_the_user_froze_stay_so():
+    model = network()
+    model[1].eval()
+    for policy in ("update", "batch", "running"):
+        with reference_mode(model, batchnorm=policy, dropout=True, device=CPU):
+            assert not model[1].training
+            assert model[2].training
+        assert not model[1].training
+
+
+def test_dropout_is_a_choice_and_never_touches_the_global_generator():
+    model = network()
+    x = torch.randn(16, 4)
+    for dropout in (False, True):
+        state = torch.get_rng_state()
+        with reference_mode(model, batchnorm="batch", dropout=dropout, device=CPU):
+            is_same = torch.equal(model(x), model(x))
+        assert is_same == (not dropout)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert model[2].training
+
+
+def test_modes_are_restored_after_an_error():
+    model = network()
+    with (
+        pytest.raises(RuntimeError),
+        reference_mode(model, batchnorm="running", dropout=False, device=CPU),
+    ):
+        model(torch.randn(2, 3))
+    assert all(layer.training for layer in model.modules())

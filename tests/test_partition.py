@@ -1,0 +1,144 @@
+from itertools import combinations, pairwise
+
+import pytest
+import torch
+from avalanche.models import IncrementalClassifier
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from avalanche_mgem.partition import Partition, _even_runs, trainable_parameters
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 5), nn.Linear(5, 3))
+
+
+def modules_by_name(spec, model) -> dict[str, int]:
+    """The module of each parameter; fails if a parameter is not in one module as a whole."""
+    blocks = Partition(spec).blocks(model)
+    parameters = trainable_parameters(model)
+    ids = torch.cat([torch.full((p.numel(),), float(i)) for i, (_, p) in enumerate(parameters)])
+    found: dict[str, int] = {}
+    for j, part in enumerate(blocks.split(ids)):
+        for i in part.unique().long().tolist():
+            assert parameters[i][0] not in found
+            found[parameters[i][0]] = j
+    assert len(found) == len(parameters)
+    return found
+
+
+def test_one_module_by_default():
+    assert Partition().blocks(network()).sizes == (30 + 12 + 35 + 18,)
+
+
+def test_layer_keeps_weight_and_bias_together():
+    found = modules_by_name("layer", network())
+    assert found == {f"{layer}.{p}": layer for layer in range(4) for p in ("weight", "bias")}
+
+
+def test_tensor_is_one_module_each():
+    assert sorted(modules_by_name("tensor", network()).values()) == list(range(8))
+
+
+def test_even_runs_are_contiguous_whole_layers():
+    assert set(modules_by_name(2, network()).values()) == {0, 1}
+    assert Partition(2).blocks(network()).sizes == (42, 53)
+    assert Partition(4).blocks(network()).sizes == (30, 12, 35, 18)
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=8), data=st.data())
+def test_even_runs_are_the_best_of_all_cuts(sizes, data):
+    n = len(sizes)
+    m = data.draw(st.integers(1, n))
+    runs = _even_runs([[str(i)] for i in range(n)], {str(i): s for i, s in enumerate(sizes)}, m)
+    assert [name for run in runs for name in run] == [str(i) for i in range(n)]
+    found = sum(sum(sizes[int(i)] for i in run) ** 2 for run in runs)
+    all_cuts = [(0, *cuts, n) for cuts in combinations(range(1, n), m - 1)]
+    best = min(sum(sum(sizes[i:j]) ** 2 for i, j in pairwise(c)) for c in all_cuts)
+    assert len(runs) == m
+    assert found == best
+
+
+def test_random_ignores_structure_and_is_even():
+    model = network()
+    partition = Partition("random:4", seed=3)
+    blocks = partition.blocks(model)
+    assert max(blocks.sizes) - min(blocks.sizes) <= 1
+    x = torch.arange(95.0)
+    parts = blocks.split(x)
+    assert torch.equal(torch.cat(parts).sort().values, x)
+    assert not torch.equal(torch.cat(parts), x)
+    assert torch.equal(Partition("random:4", seed=3).blocks(model).order, blocks.order)
+    assert not torch.equal(Partition("random:4", seed=4).blocks(model).order, blocks.order)
+
+
+def test_globs_and_functions():
+    model = network()
+    by_globs = modules_by_name(["3.*", ["0.*", "1.*", "2.*"]], model)
+    assert by_globs["3.weight"] == by_globs["3.bias"] == 0
+    assert by_globs["0.weight"] == 1
+    names = [name for name, _ in model.named_parameters()]
+    by_function = modules_by_name(lambda m: [names[::2], names[1::2]], model)
+    assert by_function == {name: i % 2 for i, name in enumerate(names)}
+
+
+def test_split_and_join_are_inverse():
+    blocks = Partition(["3.*", ["0.*", "1.*", "2.*"]]).blocks(network())
+    x = torch.randn(95)
+    assert torch.equal(blocks.join(list(blocks.split(x))), x)
+
+
+def test_frozen_parameters_are_in_no_module():
+    model = network()
+    model[0].requires_grad_(False)
+    assert "0.weight" not in modules_by_name("layer", model)
+    assert set(modules_by_name(["0.*", ["1.*", "2.*", "3.*"]], model).values()) == {0}
+
+
+def test_shared_parameters_count_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert sum(Partition("layer").blocks(model).sizes) == 16 + 4 + 4
+
+
+def test_modules_follow_a_growing_model():
+    model = nn.Sequential(nn.Linear(4, 6), IncrementalClassifier(6, 2))
+    partition = Partition("layer")
+    assert partition.blocks(model).sizes == (30, 14)
+    assert partition.blocks(model) is partition.blocks(model)
+    model[1].classifier = nn.Linear(6, 5)
+    assert partition.blocks(model).sizes == (30, 35)
+    model.append(nn.Linear(5, 1))
+    assert partition.blocks(model).sizes == (30, 35, 6)
+
+
+@pytest.mark.parametrize(
+    "spec", [0, -1, True, 1.5, "layers", "random:", "random:0", "random:x", [], None, ""]
+)
+def test_what_is_not_a_partition_is_refused_with_what_is(spec):
+    with pytest.raises(
+        ValueError, match=r"is not a partition; allowed are an integer of at least 1, 'layer'"
+    ):
+        Partition(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (5, "num_modules=5 but the model has 4 layers"),
+        ("random:96", "num_modules='random:96' but the model has 95 parameters"),
+        (["0.*", "1.*", "2.*"], "trainable parameter '3.weight' is in no module"),
+        (["*", "3.*"], r"trainable parameter '3.weight' is in modules \[0, 1\]"),
+        (["*", "head.*"], r"glob 'head.\*' matches no parameter"),
+        (lambda model: [["0.weight"]], "trainable parameter '0.bias' is in no module"),
+    ],
+)
+def test_errors_name_the_parameter(spec, message):
+    with pytest.raises(ValueError, match=message):
+        Partition(spec).blocks(network())
+
+
+def test_a_model_without_trainable_parameters_is_an_error():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        Partition().blocks(network().requires_grad_(False))

@@ -1,0 +1,424 @@
+"""The plugins in real training: every kind of model, stream and optimizer that GEM is used with."""
+
+import copy
+import pickle
+
+import avalanche.benchmarks as ab
+import pytest
+import torch
+from avalanche.models import IncrementalClassifier, avalanche_forward
+from avalanche.training import Cumulative, Naive
+from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin
+from helpers import MLP, Probe, mlp, parameters_of, split_digits, strategy_arguments
+from torch import nn
+
+from avalanche_mgem import DMGEM, MGEM, PMGEM, DMGEMPlugin, MGEMPlugin, PMGEMPlugin
+from avalanche_mgem.schedules import Linear
+
+
+def accuracy(strategy, stream) -> float:
+    """Mean accuracy over the experiences of a stream."""
+    strategy.model.eval()
+    results = []
+    for experience in stream:
+        batch = [experience.dataset[i] for i in range(len(experience.dataset))]
+        x, y = torch.stack([b[0] for b in batch]), torch.tensor([b[1] for b in batch])
+        output = avalanche_forward(strategy.model, x, torch.tensor([b[-1] for b in batch]))
+        results.append((output.argmax(dim=1) == y).float().mean().item())
+    return sum(results) / len(results)
+
+
+def train(make, benchmark, model=None, seed=1, experiences=None, **kwargs):
+    model = mlp() if model is None else model
+    strategy = make(**strategy_arguments(model, **kwargs))
+    torch.manual_seed(seed)
+    for experience in benchmark.train_stream if experiences is None else experiences:
+        strategy.train(experience)
+    return strategy
+
+
+def mgem_of(strategy) -> MGEMPlugin:
+    return next(p for p in strategy.plugins if isinstance(p, MGEMPlugin))
+
+
+def fine(**kwargs):
+    """pd-mGEM: both refinements at work."""
+    return MGEM(patterns_per_exp=20, num_modules=2, num_groups=2, memory_strength=0.1, **kwargs)
+
+
+@pytest.mark.parametrize("cls", [MGEM, PMGEM, DMGEM])
+@pytest.mark.parametrize("multi_head", [False, True])
+def test_they_forget_less_than_naive(cls, multi_head):
+    benchmark = split_digits(5, task_labels=multi_head)
+
+    def run(make):
+        strategy = train(make, benchmark, mlp(multi_head=multi_head), train_epochs=3)
+        return accuracy(strategy, benchmark.train_stream)
+
+    naive = run(lambda **kw: Naive(**kw))
+    ours = run(lambda **kw: cls(patterns_per_exp=20, memory_strength=0.1, **kw))
+    assert ours > naive + (0.0 if multi_head else 0.3)
+
+
+@pytest.mark.parametrize("solver", ["exact", "quadprog", "diagonal", "hildreth"])
+def test_every_solver_trains(solver):
+    benchmark = split_digits(5)
+    strategy = train(lambda **kw: fine(solver=solver, **kw), benchmark, train_epochs=3)
+    assert accuracy(strategy, benchmark.train_stream) > 0.6
+
+
+@pytest.mark.parametrize(
+    "num_modules", [3, "layer", "tensor", "random:3", ["features.*", "classifier.*"]], ids=str
+)
+@pytest.mark.parametrize("growing", [False, True])
+def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, growing):
+    benchmark = split_digits(5)
+    model = MLP()
+    if growing:
+        model.classifier = IncrementalClassifier(32, 2)
+    else:
+        model.features.append(nn.Linear(32, 32))
+    if num_modules == 3 and growing:
+        model.features.append(nn.Linear(32, 32))
+    strategy = train(
+        lambda **kw: MGEM(patterns_per_exp=20, num_modules=num_modules, memory_strength=0.1, **kw),
+        benchmark,
+        model,
+        train_epochs=3,
+    )
+    assert accuracy(strategy, benchmark.train_stream) > 0.4
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-4),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+        lambda p: torch.optim.Adagrad(p, lr=0.05),
+    ],
+)
+def test_any_optimizer(optimizer):
+    benchmark = split_digits(5)
+    model = mlp()
+    strategy = train(fine, benchmark, model, optimizer=optimizer(model.parameters()), train_epochs=2)
+    assert accuracy(strategy, benchmark.train_stream) > 0.5  # Naive: 0.2
+
+
+def test_frozen_parameters_stay_and_are_in_no_constraint():
+    benchmark = split_digits(5)
+    model = mlp()
+    model.features.requires_grad_(False)
+    before = copy.deepcopy(model.features.state_dict())
+    probe = Probe("before_forward", lambda s: mgem_of(s)._G)
+    make = lambda **kw: DMGEM(patterns_per_exp=20, plugins=[probe], **kw)  # noqa: E731
+    strategy = train(make, benchmark, model)
+    for name, value in strategy.model.features.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert model.features[0].weight.grad is None
+    assert probe.seen[-1].shape == (8, sum(p.numel() for p in model.classifier.parameters()))
+
+
+def test_no_gradient_is_made_where_no_constraint_reaches():
+    # A head that nothing has trained must not move by weight decay or momentum.
+    benchmark = split_digits(5, task_labels=True)
+    model = mlp(multi_head=True)
+    unused = nn.Linear(3, 3)
+    model.model.unused = unused
+    before = unused.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    train(fine, benchmark, model, optimizer=optimizer)
+    assert unused.weight.grad is None
+    assert torch.equal(unused.weight, before)
+
+
+def test_online_streams_have_one_constraint_for_each_origin_experience_and_group():
+    benchmark = split_digits(5)
+    probe = Probe("before_forward", lambda s: len(mgem_of(s)._constraints))
+    online = ab.split_online_stream(benchmark.train_stream, 25, access_task_boundaries=True, seed=0)
+    strategy = train(lambda **kw: fine(plugins=[probe], **kw), benchmark, experiences=online, train_epochs=4)
+    assert sorted(set(probe.seen)) == [0, 2, 4, 6, 8]
+    assert len(mgem_of(strategy).memory) == 5
+    assert accuracy(strategy, benchmark.train_stream) > 0.5
+
+
+def test_an_online_stream_that_hides_its_boundaries_gets_a_warning():
+    benchmark = split_digits(5)
+    online = ab.split_online_stream(benchmark.train_stream, 50, seed=0)
+    with pytest.warns(UserWarning, match="Pass access_task_boundaries=True"):
+        strategy = train(fine, benchmark, experiences=online)
+    assert len(mgem_of(strategy).memory) == 5
+
+
+def test_attached_late_it_protects_what_came_after():
+    benchmark = split_digits(5)
+    strategy = train(lambda **kw: Naive(**kw), benchmark, experiences=list(benchmark.train_stream)[:2])
+    plugin = DMGEMPlugin(20, 0.1)
+    strategy.plugins.append(plugin)
+    for experience in list(benchmark.train_stream)[2:]:
+        strategy.train(experience)
+    assert len(plugin.memory) == 3
+    assert accuracy(strategy, list(benchmark.train_stream)[2:]) > 0.45  # Naive: 1/3
+
+
+def test_repeated_experiences_keep_one_memory_each():
+    benchmark = split_digits(5)
+    stream = list(benchmark.train_stream)[:2]
+    probe = Probe("before_forward", lambda s: [c.experience for c in mgem_of(s)._constraints])
+    make = lambda **kw: MGEM(patterns_per_exp=20, memory_strength=0.0, plugins=[probe], **kw)  # noqa: E731
+    strategy = train(make, benchmark, experiences=[*stream, *stream])
+    assert len(mgem_of(strategy).memory) == 2
+    assert probe.seen[0] == []
+    assert probe.seen[-1] == [0]  # while experience 1 is trained again, only experience 0 constrains
+
+
+def test_evaluation_in_between_changes_nothing():
+    benchmark = split_digits(5, task_labels=True)
+
+    def run(evaluate):
+        strategy = fine(**strategy_arguments(mlp(multi_head=True), eval_mb_size=100))
+        strategy.eval(benchmark.test_stream)  # the heads of all tasks are made here
+        torch.manual_seed(1)
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+            if evaluate:
+                state = torch.get_rng_state()
+                strategy.eval(benchmark.test_stream)
+                torch.set_rng_state(state)  # Avalanche's evaluation loader draws a seed
+        return parameters_of(strategy.model)
+
+    assert torch.equal(run(True), run(False))
+
+
+@pytest.mark.parametrize("plugin", [ReplayPlugin(mem_size=50), EWCPlugin(ewc_lambda=0.1), LwFPlugin()])
+def test_other_plugins_work_beside_it(plugin):
+    benchmark = split_digits(5)
+    strategy = train(lambda **kw: fine(plugins=[plugin], **kw), benchmark, train_epochs=2)
+    assert accuracy(strategy, benchmark.train_stream) > 0.6
+
+
+def test_it_works_in_other_strategies():
+    benchmark = split_digits(5)
+    strategy = train(lambda **kw: Cumulative(plugins=[PMGEMPlugin(20)], **kw), benchmark, train_epochs=2)
+    assert len(mgem_of(strategy).memory) == 5
+    assert accuracy(strategy, benchmark.train_stream) > 0.8
+
+
+def test_regularisers_that_add_to_the_gradient_are_projected_too():
+    # A plugin before ours turns the gradient against the memory; the step still respects the constraint.
+    benchmark = split_digits(5)
+
+    def turn(strategy):
+        G = mgem_of(strategy)._G
+        if G is not None:
+            vector = -100.0 * G.sum(dim=0)
+            parts = vector.split([p.numel() for p in strategy.model.parameters()])
+            for p, part in zip(strategy.model.parameters(), parts, strict=True):
+                p.grad += part.view_as(p)
+            return G
+        return None
+
+    attack = Probe("after_backward", turn)
+    step = Probe("before_update", lambda s: torch.cat([p.grad.flatten() for p in s.model.parameters()]))
+    train(
+        lambda **kw: MGEM(patterns_per_exp=20, memory_strength=0.0, plugins=[attack, step], **kw),
+        benchmark,
+        experiences=list(benchmark.train_stream)[:3],
+    )
+    checked = [(G, z) for G, z in zip(attack.seen, step.seen, strict=True) if G is not None]
+    assert len(checked) > 10
+    for G, z in checked:
+        assert (G @ z / G.norm(dim=1) >= -1e-3 * 100 * G.norm()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_train(dtype):
+    benchmark = split_digits(5, dtype=dtype)
+    strategy = train(fine, benchmark, mlp().to(dtype), train_epochs=2)
+    assert parameters_of(strategy.model).dtype == dtype
+    assert torch.isfinite(parameters_of(strategy.model)).all()
+    assert accuracy(strategy, benchmark.train_stream) > 0.5
+
+
+def test_sparse_gradients_train():
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.EmbeddingBag(17, 16, sparse=True)
+            self.classifier = nn.Linear(16, 10)
+
+        def forward(self, x):
+            return self.classifier(self.embedding((16 * x).long()))
+
+    benchmark = split_digits(5)
+    strategy = train(fine, benchmark, Bag())
+    assert torch.isfinite(parameters_of(strategy.model)).all()
+    assert not strategy.model.embedding.weight.grad.is_sparse
+
+
+def normed(dropout=0.0):
+    torch.manual_seed(0)
+    model = MLP()
+    model.features = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(dropout))
+    return model
+
+
+@pytest.mark.parametrize("policy", ["update", "batch", "running"])
+def test_batchnorm_models_train_under_every_policy(policy):
+    benchmark = split_digits(5)
+    strategy = train(lambda **kw: fine(reference_batchnorm=policy, **kw), benchmark, normed(), train_epochs=3)
+    seen = strategy.model.features[1].num_batches_tracked.item()
+    steps = strategy.clock.train_iterations
+    assert (seen > steps) == (policy == "update")
+    assert accuracy(strategy, benchmark.train_stream) > 0.35
+
+
+def test_dropout_is_not_drawn_in_reference_passes_unless_asked():
+    benchmark = split_digits(5)
+    G = []
+    for dropout in (False, False, True):
+        probe = Probe("before_forward", lambda s: mgem_of(s)._G)
+        train(
+            lambda dropout=dropout, probe=probe, **kw: fine(reference_dropout=dropout, plugins=[probe], **kw),
+            benchmark,
+            normed(0.5),
+            experiences=list(benchmark.train_stream)[:2],
+        )
+        G.append(next(g for g in probe.seen if g is not None))
+    assert torch.equal(G[0], G[1])
+    assert not torch.equal(G[0], G[2])
+
+
+def test_memory_strength_follows_its_schedule_and_may_be_normalised():
+    benchmark = split_digits(5)
+
+    def strengths(spec, **kwargs):
+        probe = Probe("before_forward", lambda s: round(mgem_of(s)._memory_strength(s), 6))
+        train(
+            lambda **kw: MGEM(patterns_per_exp=20, memory_strength=spec, plugins=[probe], **kwargs, **kw),
+            benchmark,
+        )
+        return sorted(set(probe.seen))
+
+    assert strengths(Linear(0.0, 0.4, 5)) == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert strengths([0.5, 0.4, 0.3, 0.2, 0.1]) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert strengths(0.4, num_groups=4) == [0.4]
+    assert strengths(0.4, num_groups=4, normalize_memory_strength=True) == [0.1]
+    assert len(strengths(lambda clock: clock.train_exp_iterations / 100)) > 5
+
+
+def test_normalised_pull_of_equal_groups_is_that_of_one():
+    # d groups with the same samples and gamma / d each pull as one group with gamma.
+    from avalanche_mgem.functional import project
+
+    g, row = torch.tensor([1.0, 0.0]), torch.tensor([[-1.0, 1.0]])
+    one = project(g, row, memory_strength=2.0)
+    four = project(g, row.repeat(4, 1), memory_strength=2.0 / 4)
+    torch.testing.assert_close(one, four)
+
+
+def test_a_loss_that_is_not_finite_stops_with_experience_and_gamma():
+    benchmark = split_digits(5)
+    with pytest.raises(
+        FloatingPointError, match=r"not finite while training experience 0 .*memory_strength 0.1"
+    ):
+        train(fine, benchmark, lr=1e38)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_though_the_loss_is():
+    benchmark = split_digits(5)
+
+    def poison(strategy):
+        if strategy.clock.train_exp_counter == at:
+            strategy.model.classifier.bias.grad[0] = float("nan")
+
+    for at in (0, 2):
+        probe = Probe("after_backward", poison)
+        with pytest.raises(FloatingPointError, match=f"current minibatch .* training experience {at}"):
+            train(lambda probe=probe, **kw: fine(plugins=[probe], **kw), benchmark)
+
+
+def test_a_reference_that_is_not_finite_is_named_with_its_group():
+    benchmark = split_digits(5)
+    strategy = train(fine, benchmark, experiences=list(benchmark.train_stream)[:2])
+    slot = mgem_of(strategy).memory._slots[1]
+    slot.stored[0][(mgem_of(strategy).memory._split(slot, *slot.stored[:2]) >= 0)] = float("nan")
+    with pytest.raises(FloatingPointError, match="reference gradient of experience 1, group 0 is not finite"):
+        strategy.train(benchmark.train_stream[2])
+
+
+def test_one_plugin_serves_one_strategy():
+    benchmark = split_digits(5)
+    plugin = PMGEMPlugin(20, 0.5)
+    train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark, experiences=[benchmark.train_stream[0]])
+    with pytest.raises(ValueError, match="PMGEMPlugin already holds the memory of another strategy"):
+        train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark)
+
+
+def test_a_pickled_plugin_continues_as_the_original():
+    benchmark = split_digits(5)
+    stream = list(benchmark.train_stream)
+
+    def run(interrupt):
+        plugin = MGEMPlugin(20, 0.1, num_modules=2, num_groups=2)
+        strategy = train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark, experiences=stream[:2])
+        if interrupt:
+            state = torch.get_rng_state()
+            strategy = Naive(
+                plugins=[pickle.loads(pickle.dumps(plugin))],
+                **strategy_arguments(copy.deepcopy(strategy.model)),
+            )
+            torch.set_rng_state(state)
+        for experience in stream[2:]:
+            strategy.train(experience)
+        return parameters_of(strategy.model)
+
+    assert torch.equal(run(True), run(False))
+
+
+def test_two_runs_at_one_seed_are_equal_and_at_two_are_not():
+    benchmark = split_digits(5)
+    finals = [parameters_of(train(fine, benchmark, seed=seed).model) for seed in (1, 1, 2)]
+    assert torch.equal(finals[0], finals[1])
+    assert not torch.equal(finals[0], finals[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patterns_per_exp": 0}, "patterns_per_experience must be an integer of at least 1"),
+        ({"num_groups": 30}, "num_groups=30 is larger than the memory of 20"),
+        ({"num_modules": "blocks"}, "num_modules='blocks' is not a partition"),
+        ({"memory_strength": -1}, "memory_strength=-1 is not allowed"),
+        ({"solver": "magic"}, "unknown solver 'magic'"),
+        ({"ridge": 0.1}, r"ridge must be one of \('relative', 'absolute'\); got 0.1"),
+        ({"grouping": "class"}, "grouping must be one of"),
+        ({"memory_transform": "test"}, "memory_transform must be one of"),
+        (
+            {"reference_batchnorm": "eval"},
+            "reference_batchnorm must be one of",
+        ),
+    ],
+)
+def test_wrong_values_are_refused_at_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MGEM(**{"patterns_per_exp": 20, **arguments}, **strategy_arguments(mlp()))
+
+
+@pytest.mark.parametrize("cls", [MGEM, PMGEM, DMGEM])
+def test_a_misspelt_keyword_is_refused(cls):
+    with pytest.raises(TypeError, match="unexpected keyword argument: num_module"):
+        cls(patterns_per_exp=20, num_module=2, **strategy_arguments(mlp()))
+
+
+@pytest.mark.parametrize("cls", [MGEM, PMGEM, DMGEM])
+def test_the_memory_size_has_no_default(cls):
+    with pytest.raises((TypeError, ValueError), match="patterns_per_exp"):
+        cls(**strategy_arguments(mlp()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_it_trains_on_a_gpu():
+    benchmark = split_digits(5)
+    strategy = train(fine, benchmark, device="cuda", train_epochs=3)
+    strategy.model.to("cpu")
+    assert accuracy(strategy, benchmark.train_stream) > 0.6

@@ -1,0 +1,53 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from avalanche_mgem.schedules import Cosine, Linear, check_memory_strength, memory_strength_at
+
+
+def at(spec, experience, clock=None):
+    return memory_strength_at(check_memory_strength(spec), experience, clock)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, np.float32(0.5)])
+def test_a_number_is_constant(value):
+    assert [at(value, t) for t in (0, 3, 100)] == [float(value)] * 3
+
+
+def test_linear_and_cosine_reach_their_ends_and_stay_there():
+    for schedule in (Linear(1.0, 0.2, 5), Cosine(1.0, 0.2, 5)):
+        values = [at(schedule, t) for t in range(8)]
+        assert values[0] == pytest.approx(1.0)
+        assert values[2] == pytest.approx(0.6)
+        assert values[4:] == pytest.approx([0.2] * 4)
+        assert values == sorted(values, reverse=True)
+    assert at(Linear(1.0, 0.2, 5), 1) == pytest.approx(0.8)
+    assert at(Cosine(1.0, 0.2, 5), 1) > 0.8  # slow at the start
+
+
+def test_a_schedule_over_one_experience_is_its_start():
+    assert at(Linear(0.3, 1.0, 1), 0) == 0.3
+
+
+def test_a_list_has_one_value_for_each_experience():
+    assert [at([0, 0.5, 1.0], t) for t in range(3)] == [0, 0.5, 1.0]
+    with pytest.raises(ValueError, match="lists 3 values but experience 3 is being trained"):
+        at([0, 0.5, 1.0], 3)
+
+
+def test_a_function_gets_the_clock():
+    clock = SimpleNamespace(train_iterations=40)
+    assert at(lambda c: c.train_iterations / 100, 2, clock) == 0.4
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "0.5", None, True, [], [0.1, -0.2], "ab"])
+def test_what_is_not_a_memory_strength_is_refused_at_once(value):
+    with pytest.raises(ValueError, match=r"memory_strength=.* is not allowed; it is a finite number"):
+        check_memory_strength(value)
+
+
+@pytest.mark.parametrize("spec", [lambda clock: -1.0, Linear(0.0, -1.0, 2), lambda clock: None])
+def test_a_schedule_may_not_leave_the_range(spec):
+    with pytest.raises(ValueError, match="is not allowed"):
+        at(spec, 1)
