@@ -1,0 +1,52 @@
+# Both targets set themselves up from nothing but python3 (3.11 or newer) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Networks of this size are faster on one thread, and NumPy's and torch's thread pools fight for the cores.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help quickstart test lint format clean
+
+help:
+	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
+	@echo "make test         lint, types and tests, with coverage"
+	@echo "make lint         lint and types only"
+	@echo "make format       format the code"
+	@echo "make clean        remove the virtual environment and caches"
+
+quickstart: $(VENV)/installed
+	$(BIN)/mgem -m strategy=gem,pmgem,dmgem seed=0,1,2 benchmark=permuted_digits
+
+test: lint
+	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov avalanche_mgem --cov-report term:skip-covered \
+	    --cov-fail-under 90
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "avalanche-mgem needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV); torch is large, the first time takes some minutes."
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV); torch is large, the first time takes some minutes."
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/installed

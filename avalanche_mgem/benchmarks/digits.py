@@ -1,0 +1,142 @@
+"""scikit-learn's bundled handwritten digits as benchmarks: real images, no download.
+
+1,797 images of 8 x 8 pixels in ten classes. The split into 1,437 for training and 360 for testing is fixed
+and stratified, whatever the seed. Both functions mirror Avalanche's ``PermutedMNIST`` and ``SplitMNIST``.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from avalanche.benchmarks import NCScenario, nc_benchmark
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+Transform = Callable[[Tensor], Tensor]
+
+_TEST_SIZE = 360  # a fifth
+
+
+class _LabelledTensors(TensorDataset):
+    """Images in memory; the ``targets`` are where Avalanche looks for the classes."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__(x, y)
+        self.targets = y.tolist()
+
+
+def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns train x [1437, 1, 8, 8], train y, test x [360, 1, 8, 8], test y.
+
+    The images have the training set's mean 0 and standard deviation 1.
+    """
+    images, labels = load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images.astype("float32"), labels, test_size=_TEST_SIZE, random_state=0, stratify=labels
+    )
+    mean, std = train_x.mean(), train_x.std()
+    train, test = (torch.from_numpy((x - mean) / std).reshape(-1, 1, 8, 8) for x in (train_x, test_x))
+    return train, torch.from_numpy(train_y), test, torch.from_numpy(test_y)
+
+
+def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> NCScenario:
+    """All ten digits in each experience, under another fixed permutation of the 64 pixels.
+
+    The first experience is permuted too, as in Avalanche's ``PermutedMNIST``.
+
+    Args:
+        n_experiences: experiences, at least 1.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the permutations; None draws them anew. The global generators are left alone.
+        train_transform: transform of the permuted training images [1, 8, 8].
+        eval_transform: transform of the permuted test images.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if ``n_experiences`` is below 1.
+    """
+    if n_experiences < 1:
+        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
+    train_x, train_y, test_x, test_y = _digits()
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    train: list[_LabelledTensors] = []
+    test: list[_LabelledTensors] = []
+    for _ in range(n_experiences):
+        permutation = torch.randperm(64, generator=generator)
+        for x, y, datasets in ((train_x, train_y, train), (test_x, test_y, test)):
+            datasets.append(_LabelledTensors(x.flatten(1)[:, permutation].reshape(x.shape), y))
+    return nc_benchmark(
+        train,
+        test,
+        n_experiences=n_experiences,
+        task_labels=return_task_id,
+        shuffle=False,
+        class_ids_from_zero_in_each_exp=True,
+        one_dataset_per_exp=True,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )
+
+
+def SplitDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    shuffle: bool = True,
+    class_ids_from_zero_in_each_exp: bool = False,
+    class_ids_from_zero_from_first_exp: bool = False,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> NCScenario:
+    """New digits in each experience, equally many.
+
+    Args:
+        n_experiences: experiences, a divisor of 10.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the order of the classes; None draws it anew. The global generator is left alone.
+        fixed_class_order: the order of the classes; then ``seed`` is ignored.
+        shuffle: whether to shuffle the classes at all.
+        class_ids_from_zero_in_each_exp: whether the labels count from 0 in each experience.
+        class_ids_from_zero_from_first_exp: whether the labels count in order of appearance.
+        train_transform: transform of the training images [1, 8, 8].
+        eval_transform: transform of the test images.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if ``n_experiences`` does not divide 10, or both label options are set.
+    """
+    if n_experiences < 1:
+        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
+    train_x, train_y, test_x, test_y = _digits()
+    with torch.random.fork_rng():  # nc_benchmark seeds the global generator
+        return nc_benchmark(
+            _LabelledTensors(train_x, train_y),
+            _LabelledTensors(test_x, test_y),
+            n_experiences=n_experiences,
+            task_labels=return_task_id,
+            seed=torch.seed() if seed is None else seed,
+            fixed_class_order=fixed_class_order,
+            shuffle=shuffle,
+            class_ids_from_zero_in_each_exp=class_ids_from_zero_in_each_exp,
+            class_ids_from_zero_from_first_exp=class_ids_from_zero_from_first_exp,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )

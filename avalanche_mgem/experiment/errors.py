@@ -1,0 +1,47 @@
+"""Errors that the user can mend, each as one line that says what is allowed."""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+
+class UserError(Exception):
+    """Something in the command, the configuration or the data that only the user can put right."""
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks, by MGEM_DEBUG=1."""
+    return os.environ.get("MGEM_DEBUG", "") not in ("", "0")
+
+
+def one_line(error: BaseException | str) -> str:
+    """The whole message on one line; an error without a message gives its type."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def allowed(name: str, names: Iterable[str]) -> str:
+    """A list of the allowed names, after the one that was probably meant."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed are {', '.join(names)}"
+
+
+def explain(error: Exception) -> str:
+    """One line for any error; those of Hydra and OmegaConf get the allowed names."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"no {group or 'configuration'} is called {name!r}; {allowed(name, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: {one_line(error)}"
+    cause = error.__cause__ if isinstance(error, HydraException) else error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        key, known = str(cause.key), [str(key) for key in cause.parent_node if key != "hydra"]
+        return f"there is no key {cause.full_key!r}; {allowed(key, known)} (+{cause.full_key}=... adds a key)"
+    details = (
+        f": {one_line(cause)}" if isinstance(cause, OmegaConfBaseException) and cause is not error else ""
+    )
+    return one_line(error) + details

@@ -1,0 +1,31 @@
+"""Silence for third-party warnings that tell the user of the command nothing."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Deprecations that only Avalanche can act on; ours are its releases below 0.7.
+_HARMLESS = (
+    "Call to deprecated function update",  # its replay and ER-ACE on its own storage policy
+    "__array_wrap__ must accept context",  # its synaptic intelligence calls NumPy on torch tensors
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drops those warnings.
+
+    Not by a filter: Avalanche puts ``simplefilter("once", DeprecationWarning)`` in front at each call.
+    """
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def showwarning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+            harmless = str(message).startswith(_HARMLESS) and "avalanche" in Path(filename).parts
+            if not (harmless and issubclass(category, DeprecationWarning)):
+                show(message, category, filename, *rest)
+
+        warnings.showwarning = showwarning  # type: ignore[assignment]
+        yield

@@ -1,0 +1,99 @@
+"""Checks of the configuration's values, before any work is done."""
+
+import inspect
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from avalanche_mgem.experiment.errors import UserError, one_line
+
+GROUPS = ("benchmark", "strategy", "model", "optimizer")
+
+# The smallest allowed value, and whether null is allowed.
+_INTEGERS = {
+    "seed": (0, False),
+    "samples_per_experience": (1, True),
+    "test_samples_per_experience": (1, True),
+    "train_mb_size": (1, False),
+    "train_epochs": (1, False),
+    "eval_mb_size": (1, False),
+}
+_SCALARS: set[Any] = {int, float, bool, str}
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Checks the top-level values, and puts in what they stand for: the device's name, the data's full path.
+
+    Raises:
+        UserError: naming the key, its value and what is allowed.
+    """
+    for key, (minimum, nullable) in _INTEGERS.items():
+        value = cfg[key]
+        if nullable and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            also = " or null" if nullable else ""
+            raise UserError(f"{key}={value}: it must be an integer, at least {minimum}{also}")
+    for group in GROUPS:
+        if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
+            raise UserError(f"{group} needs a _target_, the import path of a class or function")
+    if not isinstance(cfg.dataset_root, str):
+        raise UserError(f"dataset_root={cfg.dataset_root}: it must be a folder")
+    cfg.device = _device(str(cfg.device))
+    cfg.dataset_root = str(Path(cfg.dataset_root).expanduser())
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # unknown name, or a device that this machine lacks
+        # The rest of torch's message advises on internals.
+        reason = one_line(str(error).partition("\n")[0].partition(". ")[0])
+        raise UserError(
+            f"device={name}: {reason}; allowed are auto, cpu, and cuda or mps where present"
+        ) from error
+    return name
+
+
+def build(group: str, node: DictConfig, **objects: Any) -> Any:
+    """Calls the ``_target_`` of a group with its values and with the objects that the command provides.
+
+    Raises:
+        UserError: if the target cannot be imported, or does not take the values.
+    """
+    try:
+        factory = instantiate(node, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{group}: {one_line(reason)}") from error
+    _check_types(group, factory.func, factory.keywords)
+    try:
+        return factory(**objects)
+    except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
+        raise UserError(f"{group} ({node._target_}): {one_line(error)}") from error
+
+
+def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:
+    """Refuses ``strategy.mem_size=abc`` here, because most classes notice it late and in no clear words."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = get_type_hints(inspect.unwrap(function))
+    except (NameError, TypeError):  # annotations that only a type checker can read: nothing to compare with
+        return
+    for key, value in values.items():
+        hint = hints.get(key)
+        members = set(get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        scalars = members & _SCALARS | ({int} if float in members else set())
+        if not scalars or type(value) in scalars | {type(None)} & members:
+            continue
+        # Where other types are allowed too, such as a list in place of a number, only a text is surely wrong.
+        if isinstance(value, str) or members <= _SCALARS | {type(None)}:
+            expected = " or ".join(sorted(scalar.__name__ for scalar in scalars))
+            raise UserError(f"{group}.{key}={value}: it must be of type {expected}")

@@ -1,0 +1,67 @@
+"""What happens before and after the runs of a sweep (``mgem -m``)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+ERROR_FILE = "error.txt"  # in the folder of a run that failed, so that it is known with every launcher
+
+
+class SweepTable(Callback):
+    """Refuses a sweep folder that is in use, and prints the table of all runs at the end.
+
+    Hydra turns a callback's exceptions into warnings, so this one leaves by ``SystemExit``.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Ends the program if there is anything in the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
+        if folder.is_dir() and any(folder.iterdir()):
+            sys.stderr.write(
+                f"mgem: the sweep folder {folder} is not empty; nothing is overwritten: give another "
+                "hydra.sweep.dir\n"
+            )
+            raise SystemExit(2)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Prints the table, and ends the program with status 2 if a run failed."""
+        from avalanche_mgem.experiment.table import print_sweep
+
+        folder = Path(config.hydra.sweep.dir)
+        summaries = sorted(folder.glob("*/summary.json"), key=_job_number)
+        if summaries:
+            runs = [path.parent for path in summaries]
+            print_sweep(
+                zip(_settings(runs), [json.loads(path.read_text()) for path in summaries], strict=True)
+            )
+        print(f"results: {folder}")  # noqa: T201
+        failed = len(list(folder.glob(f"*/{ERROR_FILE}")))
+        if failed:
+            sys.stderr.write(f"mgem: {failed} of {failed + len(summaries)} runs failed, see */{ERROR_FILE}\n")
+            raise SystemExit(2)
+
+
+def _job_number(summary: Path) -> int:
+    number = summary.parent.name.partition("-")[0]
+    return int(number) if number.isdigit() else 0
+
+
+def _settings(runs: list[Path]) -> list[str]:
+    """Strategy, benchmark, and the options but the seed that are not the same in all runs."""
+    options = []
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text())
+        overrides = json.loads((run / "environment.json").read_text())["overrides"]
+        others = [
+            item for item in overrides if item.partition("=")[0] not in ("strategy", "benchmark", "seed")
+        ]
+        options.append([summary["strategy"], summary["benchmark"], *others])
+    shared = set.intersection(*map(set, options))
+    return [
+        " ".join(item for place, item in enumerate(names) if place < 2 or item not in shared)
+        for names in options
+    ]

@@ -1,0 +1,331 @@
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avalanche.training import Naive
+from omegaconf import OmegaConf
+
+from avalanche_mgem.experiment.main import config_folder
+from avalanche_mgem.experiment.metrics import all_metrics
+from avalanche_mgem.experiment.progress import ProgressBar
+
+SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+STRATEGIES = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
+Mgem = Callable[..., Any]
+
+
+def matrix(folder: Path) -> list[list[float]]:
+    with (folder / "accuracy_matrix.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == [f"exp_{number}" for number in range(len(header))]
+    return [[float(cell) for cell in row] for row in rows]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_run_leaves_its_results(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("strategy=gem", "benchmark.n_experiences=3", "samples_per_experience=300", "seed=5")
+    assert result.status == 0
+    assert result.err == ""
+    (folder,) = (tmp_path / "runs/permuted_digits/gem").iterdir()
+    assert folder.name.startswith("seed5-")
+    assert f"results: {folder.relative_to(tmp_path)}" in result.out
+
+    R = matrix(folder)
+    assert (len(R), len(R[0])) == (4, 3)
+    # Chance before, learnt after: 0.1 plus or minus five standard deviations of 360 draws.
+    assert all(0 <= accuracy < 0.2 for accuracy in R[0])
+    assert all(R[i + 1][i] > 0.6 for i in range(3))
+
+    saved = summary(folder)
+    assert list(saved) == [
+        "acc", "bwd", "la", "fwt", "forgetting", "seconds_train", "seconds_eval", "seconds_data",
+        "peak_memory_mb", "strategy", "benchmark", "seed",
+    ]  # fmt: skip
+    assert saved.items() >= all_metrics(R).items()
+    assert saved.items() >= {"strategy": "gem", "benchmark": "permuted_digits", "seed": 5}.items()
+    assert all(saved[key] > 0 for key in ("seconds_train", "seconds_eval", "seconds_data", "peak_memory_mb"))
+    assert f"{saved['acc']:.3f}" in result.out
+
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.strategy._target_ == "avalanche_mgem.MGEM"
+    assert config.strategy.seed == config.benchmark.seed == 5
+    assert config.model.num_classes == 10
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["device"] == "cpu"
+    assert environment.keys() >= {"python", "avalanche-lib", "numpy", "daqp", "quadprog", "threads", "git"}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_learns_with_task_labels(mgem: Mgem, tmp_path: Path, strategy: str) -> None:
+    result = mgem(
+        f"strategy={strategy}", "benchmark=split_digits", "samples_per_experience=100", "hydra.run.dir=run"
+    )
+    assert (result.status, result.err) == (0, "")
+    R = matrix(tmp_path / "run")
+    assert len(R) == (2 if strategy == "joint" else 6)
+    assert sum(R[-1]) / 5 > 0.85  # chance is 0.5
+    assert (summary(tmp_path / "run")["bwd"] is None) == (strategy == "joint")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_runs_with_one_head(mgem: Mgem, tmp_path: Path, strategy: str) -> None:
+    result = mgem(f"strategy={strategy}", *SMALL, "train_epochs=8", "hydra.run.dir=run")
+    assert (result.status, result.err) == (0, "")
+    assert matrix(tmp_path / "run")[-1][-1] > 0.3  # chance is 0.1
+
+
+def test_same_seed_same_result(mgem: Mgem, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert mgem("strategy=dmgem", *SMALL, f"seed={seed}", f"hydra.run.dir={name}").status == 0
+    assert matrix(tmp_path / "a") == matrix(tmp_path / "b")
+    assert matrix(tmp_path / "a") != matrix(tmp_path / "c")
+
+
+@pytest.mark.parametrize("benchmark", ["permuted_digits", "split_digits"])
+def test_strategies_see_the_same_minibatches(
+    mgem: Mgem, monkeypatch: pytest.MonkeyPatch, benchmark: str
+) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        ProgressBar, "after_training_iteration", lambda self, s, **_: seen.append(s.mb_x.clone())
+    )
+    runs = []
+    for strategy in ("naive", "gem", "pmgem", "dmgem"):
+        seen = []
+        assert mgem(f"strategy={strategy}", f"benchmark={benchmark}", "samples_per_experience=30").status == 0
+        runs.append(torch.cat(seen))
+    assert len(runs[0]) == 30 * (10 if benchmark == "permuted_digits" else 5)
+    assert all(torch.equal(run, runs[0]) for run in runs)
+
+
+def test_sweep_ends_with_one_table(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("-m", "strategy=naive,gem", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
+    assert (result.status, result.err) == (0, "")
+    folders = [f"{n}-permuted_digits-{s}-seed{n % 2}" for n, s in enumerate(("naive", "naive", "gem", "gem"))]
+    assert sorted(os.listdir(tmp_path / "sweep")) == [*folders, "multirun.yaml"]
+    lines = result.out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == [
+        f"{s} permuted_digits seed {n}" for s in ("naive", "gem") for n in (0, 1)
+    ]
+    assert result.out.count("95 %") == 1
+    assert max(map(len, lines)) <= 80
+    for strategy, pair in (("naive", folders[:2]), ("gem", folders[2:])):
+        mean = sum(summary(tmp_path / "sweep" / folder)["acc"] for folder in pair) / 2
+        (row,) = (line for line in lines if re.match(rf" ?{strategy} permuted_digits +2 ", line))
+        assert f"{mean:.3f}±" in row
+
+
+def test_sweep_tells_settings_apart(mgem: Mgem) -> None:
+    result = mgem("-m", "strategy=gem", "strategy.memory_strength=0,0.5", "seed=0,1", *SMALL)
+    table = "".join(line[:30].strip() for line in result.out.splitlines()[4:])
+    assert table.count("memory_strength=0.5") == table.count("memory_strength=0") / 2 == 1
+    assert "samples_per_experience" not in table
+
+
+def test_one_failed_run_does_not_end_a_sweep(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("-m", "strategy=naive", "seed=oops,0", *SMALL, "hydra.sweep.dir=sweep")
+    assert result.status == 2
+    assert "naive permuted_digits seed 0: ACC" in result.out
+    first, last = result.err.splitlines()
+    assert first == "mgem: 0-permuted_digits-naive-seedoops: seed=oops: it must be an integer, at least 0"
+    assert "1 of 2 runs failed" in last
+    assert mgem("-m", "strategy=naive", *SMALL, "hydra.sweep.dir=sweep").err.startswith(
+        "mgem: the sweep folder"
+    )
+
+
+ERRORS = {
+    "group": (["strategy=foo"], ["'foo'", "allowed are agem, cumulative, dmgem"]),
+    "close group": (["optimizer=sdg"], ["did you mean 'sgd'?"]),
+    "key": (["sed=1"], ["'sed'", "did you mean 'seed'?", "train_mb_size"]),
+    "key in a group": (["strategy.num_group=3"], ["'strategy.num_group'", "did you mean 'num_groups'?"]),
+    "override": (["seed=["], ["cannot read 'seed=['"]),
+    "no value": (["strategy"], ["cannot read 'strategy'"]),
+    "group null": (["strategy=null"], ["must be a string"]),
+    "text for integer": (["train_mb_size=abc"], ["train_mb_size=abc", "integer, at least 1"]),
+    "bool for integer": (["train_mb_size=true"], ["train_mb_size=True", "integer, at least 1"]),
+    "seed": (["seed=x"], ["seed=x", "integer, at least 0"]),
+    "negative": (["eval_mb_size=-2"], ["eval_mb_size=-2", "at least 1"]),
+    "zero samples": (["samples_per_experience=0"], ["at least 1 or null"]),
+    "no root": (["dataset_root=null"], ["dataset_root=None"]),
+    "device": (["device=foo"], ["device=foo", "allowed are auto, cpu"]),
+    "target module": (["strategy._target_=no_such.Thing"], ["strategy", "no_such.Thing"]),
+    "target class": (["model._target_=torch.nn.Nope"], ["model", "torch.nn.Nope"]),
+    "no target": (["model._target_=null"], ["model needs a _target_"]),
+    "keyword": (["strategy=naive", "+strategy.mem=3"], ["avalanche.training.Naive", "mem"]),
+    "torch keyword": (["+optimizer.x=3"], ["torch.optim.SGD", "'x'"]),
+    "torch value": (["optimizer.lr=-1"], ["Invalid learning rate: -1"]),
+    "torch type": (["optimizer.lr=abc"], ["optimizer.lr=abc", "float"]),
+    "avalanche type": (["strategy=replay", "strategy.mem_size=abc"], ["strategy.mem_size=abc", "type int"]),
+    "avalanche value": (["strategy=ewc", "strategy.mode=foo"], ["avalanche.training.EWC", "Mode must be"]),
+    "our value": (["strategy.grouping=foo"], ["grouping", "'random', 'stratified', 'label'"]),
+    "our solver": (["+strategy.solver=foo"], ["unknown solver 'foo'", "'exact'"]),
+    "late value": (["strategy=gem", "strategy.num_modules=99", *SMALL], ["num_modules=99", "3 layers"]),
+    "divergence": (["optimizer.lr=1e30", *SMALL], ["not finite", "experience"]),
+    "classes": (["benchmark=split_digits", "benchmark.n_experiences=3"], ["(10)", "n_experiences (3)"]),
+    "no experience": (["benchmark.n_experiences=0"], ["n_experiences is 0", "at least 1"]),
+    "model": (["model=reduced_resnet18"], ["SlimResNet18", "[1, 8, 8]"]),
+    "model value": (["model.hidden_size=-1"], ["SimpleMLP", "-1"]),
+    "config dir": (["--config-dir", "nowhere"], ["nowhere"]),
+    "unwritable": (["hydra.run.dir=/dev/null/run"], ["/dev/null"]),
+    "angles": (
+        ["benchmark=rotated_mnist", "benchmark.rotations_list=[0,1]"],
+        ["number of rotations should match"],
+    ),
+    "sweep": (["-m", "strategy=gem,foo"], ["'foo'", "allowed are agem"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_a_mistake_gets_one_line(mgem: Mgem, tmp_path: Path, case: str) -> None:
+    arguments, fragments = ERRORS[case]
+    result = mgem(*arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert re.fullmatch(r"mgem: [^\n]+\n", result.err)
+    for fragment in fragments:
+        assert fragment in result.err
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file"),
+    [
+        ("permuted_mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("split_mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("rotated_mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("split_cifar100", "cifar-100-python/train"),
+    ],
+)
+def test_missing_data_names_folder_and_file(
+    mgem: Mgem, monkeypatch: pytest.MonkeyPatch, benchmark: str, file: str
+) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", offline)
+    result = mgem(f"benchmark={benchmark}", "dataset_root=empty")
+    assert result.status == 2
+    assert re.fullmatch(rf"mgem: \w+ needs the file {file} in the folder empty; [^\n]+\n", result.err)
+    assert result.out == ""
+
+
+def test_a_used_folder_is_not_overwritten(mgem: Mgem, tmp_path: Path) -> None:
+    assert mgem("strategy=naive", *SMALL, "hydra.run.dir=run").status == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    result = mgem("strategy=naive", "seed=7", *SMALL, "hydra.run.dir=run")
+    assert result.status == 2
+    assert re.fullmatch(r"mgem: the run folder \S+/run is not empty[^\n]+\n", result.err)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_debug_shows_the_traceback(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGEM_DEBUG", "1")
+    with pytest.raises(ValueError, match="grouping must be one of"):
+        try:
+            mgem("strategy.grouping=foo", *SMALL)
+        except Exception as error:
+            raise error.__cause__ or error from None
+
+
+def test_a_bug_is_not_hidden(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(Naive, "train", broken)
+    with pytest.raises(AttributeError, match="a bug"):
+        mgem("strategy=naive", *SMALL)
+
+
+def test_interrupt_leaves_nothing(mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Naive, "train", interrupted)
+    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    assert result.status == 130
+    assert result.err == "mgem: interrupted, nothing is kept of this run\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_users_own_configuration_and_any_class(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine/strategy").mkdir(parents=True)
+    (tmp_path / "mine/strategy/lfl.yaml").write_text("_target_: avalanche.training.LFL\nlambda_e: 0.1\n")
+    result = mgem("--config-dir", "mine", "strategy=lfl", *SMALL, "hydra.run.dir=run")
+    assert (result.status, result.err) == (0, "")
+    assert summary(tmp_path / "run")["strategy"] == "lfl"
+
+
+def test_avalanches_own_gem_as_its_file_says(mgem: Mgem, tmp_path: Path) -> None:
+    text = (config_folder() / "strategy/gem.yaml").read_text()
+    command = re.search(r"mgem (strategy\._target_=.*)", text)[1]
+    assert mgem("strategy=gem", *command.split(), *SMALL, "hydra.run.dir=run").status == 0
+    assert OmegaConf.load(tmp_path / "run/config.yaml").strategy._target_ == "avalanche.training.GEM"
+
+
+@pytest.mark.parametrize("model", ["mlp", "paper_cnn"])
+def test_models_fit_the_benchmark(mgem: Mgem, tmp_path: Path, model: str) -> None:
+    class_incremental = ["benchmark=split_digits", "benchmark.return_task_id=false", f"model={model}"]
+    small = ["samples_per_experience=20", "test_samples_per_experience=20"]
+    assert mgem("strategy=naive", *class_incremental, *small, "hydra.run.dir=run").status == 0
+    assert OmegaConf.load(tmp_path / "run/config.yaml").model.num_classes == 10
+
+
+def test_help_teaches(mgem: Mgem) -> None:
+    result = mgem("--help")
+    assert result.status == 0
+    assert f"strategy: {', '.join(STRATEGIES)}" in result.out
+    assert "mgem -m strategy=gem,pmgem,dmgem seed=0,1,2" in result.out
+
+
+@pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_file_starts_with_an_explanation(path: Path) -> None:
+    assert re.match(r"# [A-Z].{20,}\n", path.read_text()) or path.read_text().startswith("# scikit-learn")
+
+
+@pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="MNIST is not in ../shared/data")
+@pytest.mark.parametrize("benchmark", ["permuted_mnist", "rotated_mnist", "split_mnist"])
+def test_real_mnist(mgem: Mgem, tmp_path: Path, benchmark: str) -> None:
+    sizes = ["samples_per_experience=200", "test_samples_per_experience=50", "benchmark.n_experiences=2"]
+    result = mgem(f"benchmark={benchmark}", f"dataset_root={DATA}", *sizes, "hydra.run.dir=run")
+    assert (result.status, result.err) == (0, "")
+    R = matrix(tmp_path / "run")
+    assert R[2][1] > R[0][1] + 0.2
+
+
+@pytest.mark.skipif(not (DATA / "cifar-100-python").is_dir(), reason="CIFAR-100 is not in ../shared/data")
+def test_real_cifar100(mgem: Mgem, tmp_path: Path) -> None:
+    sizes = ["samples_per_experience=20", "test_samples_per_experience=4", "model=reduced_resnet18"]
+    result = mgem(
+        "strategy=naive", "benchmark=split_cifar100", f"dataset_root={DATA}", *sizes, "hydra.run.dir=run"
+    )
+    assert (result.status, result.err) == (0, "")
+    assert len(matrix(tmp_path / "run")) == 21
+    config = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert config.model.nclasses == 5
+
+
+def test_as_a_process_in_an_empty_folder(tmp_path: Path) -> None:
+    command = "from avalanche_mgem.experiment.main import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", command, "strategy=pdmgem", *SMALL],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pdmgem on permuted_digits, seed 0" in done.stdout
+    assert len(list(tmp_path.glob("runs/permuted_digits/pdmgem/seed0-*/summary.json"))) == 1
