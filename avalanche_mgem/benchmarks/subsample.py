@@ -1,7 +1,7 @@
 """Smaller experiences for any benchmark."""
 
 import torch
-from avalanche.benchmarks import CLScenario, dataset_benchmark
+from avalanche.benchmarks import CLScenario, GenericCLScenario
 from avalanche.benchmarks.utils import AvalancheDataset
 from torch import Generator
 
@@ -15,7 +15,7 @@ def subsample(
 ) -> CLScenario:
     """Keeps a random subset of each experience.
 
-    Random, because experiences are sorted by class: their first n samples are of one class. Task labels,
+    Random, because experiences are sorted by class: the first n samples would be of few classes. Task labels,
     transforms, the number and order of the experiences, and further streams stay as they are.
 
     Args:
@@ -34,12 +34,14 @@ def subsample(
     limits = {"train": samples_per_experience, "test": test_samples_per_experience}
     generator = torch.Generator().manual_seed(seed)
     streams = {
-        name: [_subset(experience.dataset, limits.get(name), generator) for experience in stream]
-        for name, stream in sorted(benchmark.streams.items(), reverse=True)  # train before test
+        name: (
+            [_subset(experience.dataset, limits.get(name), generator) for experience in stream],
+            [experience.task_labels for experience in stream],
+        )
+        for name, stream in benchmark.streams.items()
     }
-    return dataset_benchmark(
-        streams.pop("train"), streams.pop("test"), other_streams_datasets=streams or None
-    )
+    # Not dataset_benchmark, which leaves the test stream with the training transforms switched on.
+    return GenericCLScenario(stream_definitions=streams)
 
 
 def _subset(dataset: AvalancheDataset, limit: int | None, generator: Generator) -> AvalancheDataset:

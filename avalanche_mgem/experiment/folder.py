@@ -20,7 +20,7 @@ from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.metrics import Matrix, all_metrics
 from avalanche_mgem.experiment.run import Result
 
-_PACKAGES = ("torch", "torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
+_PACKAGES = ("torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
 _CLAIM = ".running"
 
 
@@ -85,6 +85,7 @@ def environment(device: str) -> dict[str, Any]:
     """Versions, machine and source revision, as far as results can depend on them."""
     return {
         "python": platform.python_version(),
+        "torch": torch.__version__,  # with the CUDA that it was built for
         **{package: _version(package) for package in _PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "platform": platform.platform(),

@@ -117,8 +117,8 @@ def _benchmark(cfg: DictConfig) -> Any:
             raise
         file, reason = path.relative_to(cfg.dataset_root), one_line(error.__cause__ or error)
         raise UserError(
-            f"{name} needs the file {file} in the folder {cfg.dataset_root}; put it there or set dataset_root "
-            f"(it is missing, and the download failed: {reason})"
+            f"{name} needs the file {file} in the folder {cfg.dataset_root}; put it there or set "
+            f"dataset_root (it is missing, and the download failed: {reason})"
         ) from error
     train, test = len(benchmark.train_stream), len(benchmark.test_stream)
     if train != test:

@@ -34,10 +34,9 @@ class SweepTable(Callback):
         folder = Path(config.hydra.sweep.dir)
         summaries = sorted(folder.glob("*/summary.json"), key=_job_number)
         if summaries:
-            runs = [path.parent for path in summaries]
-            print_sweep(
-                zip(_settings(runs), [json.loads(path.read_text()) for path in summaries], strict=True)
-            )
+            names, shared = _settings([path.parent for path in summaries])
+            results = [json.loads(path.read_text()) for path in summaries]
+            print_sweep(zip(names, results, strict=True), shared)
         print(f"results: {folder}")  # noqa: T201
         failed = len(list(folder.glob(f"*/{ERROR_FILE}")))
         if failed:
@@ -50,18 +49,22 @@ def _job_number(summary: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _settings(runs: list[Path]) -> list[str]:
-    """Strategy, benchmark, and the options but the seed that are not the same in all runs."""
-    options = []
+def _settings(runs: list[Path]) -> tuple[list[str], str]:
+    """For each run its strategy and what else tells it from others, but for the seed; and what all share."""
+    settings = []
     for run in runs:
         summary = json.loads((run / "summary.json").read_text())
         overrides = json.loads((run / "environment.json").read_text())["overrides"]
-        others = [
-            item for item in overrides if item.partition("=")[0] not in ("strategy", "benchmark", "seed")
+        pairs = [item.split("=", 1) for item in overrides if "=" in item]
+        options = [
+            f"{key.rpartition('.')[2]}={value}"
+            for key, value in pairs
+            if key not in ("strategy", "benchmark", "seed")
         ]
-        options.append([summary["strategy"], summary["benchmark"], *others])
-    shared = set.intersection(*map(set, options))
-    return [
-        " ".join(item for place, item in enumerate(names) if place < 2 or item not in shared)
-        for names in options
+        settings.append((summary["strategy"], [summary["benchmark"], *options]))
+    shared = set.intersection(*(set(options) for _, options in settings))
+    names = [
+        " ".join([strategy, *(option for option in options if option not in shared)])
+        for strategy, options in settings
     ]
+    return names, " ".join(option for option in settings[0][1] if option in shared)

@@ -41,16 +41,19 @@ def run_line(summary: dict[str, Any]) -> str:
     return f"{name}: {metrics}  {summary['seconds_train']:.1f} s"
 
 
-def print_sweep(runs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def print_sweep(runs: Iterable[tuple[str, dict[str, Any]]], shared: str) -> None:
     """Prints mean and 95 % confidence interval (Student's t) over the runs of each setting.
 
     Args:
         runs: for each run the name of its setting, the same where only the seed differs, and its summary.
+        shared: what all runs have in common, such as the benchmark.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for name, summary in runs:
         groups.setdefault(name, []).append(summary)
-    table = Table(title="mean ± 95 % interval over seeds", box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table = Table(
+        title=f"{shared}\nmean ± 95 % interval over seeds", box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False
+    )
     table.add_column("run", overflow="fold")
     for column in ("n", "ACC", "BWD", "LA", "FWT", "train s"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -13,6 +13,7 @@ import torch
 from avalanche.training import Naive
 from omegaconf import OmegaConf
 
+from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.metrics import all_metrics
 from avalanche_mgem.experiment.progress import ProgressBar
@@ -21,6 +22,9 @@ SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 STRATEGIES = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
 Mgem = Callable[..., Any]
+
+# Avalanche's synaptic intelligence calls NumPy's square on a torch tensor, which NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
 
 
 def matrix(folder: Path) -> list[list[float]]:
@@ -35,7 +39,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def test_run_leaves_its_results(mgem: Mgem, tmp_path: Path) -> None:
-    result = mgem("strategy=gem", "benchmark.n_experiences=3", "samples_per_experience=300", "seed=5")
+    result = mgem("strategy=gem", "benchmark.n_experiences=3", "samples_per_experience=600", "seed=5")
     assert result.status == 0
     assert result.err == ""
     (folder,) = (tmp_path / "runs/permuted_digits/gem").iterdir()
@@ -44,8 +48,7 @@ def test_run_leaves_its_results(mgem: Mgem, tmp_path: Path) -> None:
 
     R = matrix(folder)
     assert (len(R), len(R[0])) == (4, 3)
-    # Chance before, learnt after: 0.1 plus or minus five standard deviations of 360 draws.
-    assert all(0 <= accuracy < 0.2 for accuracy in R[0])
+    assert all(0 <= accuracy < 0.3 for accuracy in R[0])  # chance is 0.1
     assert all(R[i + 1][i] > 0.6 for i in range(3))
 
     saved = summary(folder)
@@ -102,12 +105,13 @@ def test_strategies_see_the_same_minibatches(
     monkeypatch.setattr(
         ProgressBar, "after_training_iteration", lambda self, s, **_: seen.append(s.mb_x.clone())
     )
+    sizes = ["benchmark.n_experiences=5", "samples_per_experience=30"]
     runs = []
     for strategy in ("naive", "gem", "pmgem", "dmgem"):
         seen = []
-        assert mgem(f"strategy={strategy}", f"benchmark={benchmark}", "samples_per_experience=30").status == 0
+        assert mgem(f"strategy={strategy}", f"benchmark={benchmark}", *sizes).status == 0
         runs.append(torch.cat(seen))
-    assert len(runs[0]) == 30 * (10 if benchmark == "permuted_digits" else 5)
+    assert len(runs[0]) == 5 * 30
     assert all(torch.equal(run, runs[0]) for run in runs)
 
 
@@ -124,15 +128,19 @@ def test_sweep_ends_with_one_table(mgem: Mgem, tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
     for strategy, pair in (("naive", folders[:2]), ("gem", folders[2:])):
         mean = sum(summary(tmp_path / "sweep" / folder)["acc"] for folder in pair) / 2
-        (row,) = (line for line in lines if re.match(rf" ?{strategy} permuted_digits +2 ", line))
-        assert f"{mean:.3f}±" in row
+        (row,) = (line for line in lines if re.match(rf" ?{strategy} .*\d±", line))
+        n, accuracy = row.split()[-6:-4]
+        assert n == "2"
+        assert accuracy.startswith(f"{mean:.3f}±")
 
 
 def test_sweep_tells_settings_apart(mgem: Mgem) -> None:
     result = mgem("-m", "strategy=gem", "strategy.memory_strength=0,0.5", "seed=0,1", *SMALL)
-    table = "".join(line[:30].strip() for line in result.out.splitlines()[4:])
-    assert table.count("memory_strength=0.5") == table.count("memory_strength=0") / 2 == 1
-    assert "samples_per_experience" not in table
+    table = result.out.split("gem permuted_digits seed")[-1]
+    title, _, rows = table.partition("over seeds")
+    assert "permuted_digits n_experiences=2 samples_per_experience=40" in title
+    assert re.findall(r"memory_strength=\S+", rows) == ["memory_strength=0", "memory_strength=0.5"]
+    assert len(re.findall(r"gem +2 ", rows)) == 2
 
 
 def test_one_failed_run_does_not_end_a_sweep(mgem: Mgem, tmp_path: Path) -> None:
@@ -235,11 +243,8 @@ def test_a_used_folder_is_not_overwritten(mgem: Mgem, tmp_path: Path) -> None:
 
 def test_debug_shows_the_traceback(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGEM_DEBUG", "1")
-    with pytest.raises(ValueError, match="grouping must be one of"):
-        try:
-            mgem("strategy.grouping=foo", *SMALL)
-        except Exception as error:
-            raise error.__cause__ or error from None
+    with pytest.raises(UserError, match="grouping must be one of"):
+        mgem("strategy.grouping=foo", *SMALL)
 
 
 def test_a_bug_is_not_hidden(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +299,7 @@ def test_help_teaches(mgem: Mgem) -> None:
 
 @pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_file_starts_with_an_explanation(path: Path) -> None:
-    assert re.match(r"# [A-Z].{20,}\n", path.read_text()) or path.read_text().startswith("# scikit-learn")
+    assert re.match(r"# \S.{30,}\n", path.read_text())
 
 
 @pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="MNIST is not in ../shared/data")
@@ -309,14 +314,13 @@ def test_real_mnist(mgem: Mgem, tmp_path: Path, benchmark: str) -> None:
 
 @pytest.mark.skipif(not (DATA / "cifar-100-python").is_dir(), reason="CIFAR-100 is not in ../shared/data")
 def test_real_cifar100(mgem: Mgem, tmp_path: Path) -> None:
-    sizes = ["samples_per_experience=20", "test_samples_per_experience=4", "model=reduced_resnet18"]
-    result = mgem(
-        "strategy=naive", "benchmark=split_cifar100", f"dataset_root={DATA}", *sizes, "hydra.run.dir=run"
-    )
+    sizes = ["benchmark.n_experiences=4", "samples_per_experience=20", "test_samples_per_experience=4"]
+    options = ["benchmark=split_cifar100", f"dataset_root={DATA}", "model=reduced_resnet18", *sizes]
+    result = mgem("strategy=naive", *options, "hydra.run.dir=run")
     assert (result.status, result.err) == (0, "")
-    assert len(matrix(tmp_path / "run")) == 21
+    assert len(matrix(tmp_path / "run")) == 5
     config = OmegaConf.load(tmp_path / "run/config.yaml")
-    assert config.model.nclasses == 5
+    assert config.model.nclasses == 25
 
 
 def test_as_a_process_in_an_empty_folder(tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def test_joint_training_is_shown_with_its_gaps(capsys: pytest.CaptureFixture[str
 
 
 def test_sweep_groups_by_name_and_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "dmgem permuted_digits strategy.num_groups=4 strategy.memory_strength=0.25"
+    name = "dmgem num_groups=4 memory_strength=0.25"
     runs = [(name, SUMMARY | {"acc": accuracy}) for accuracy in (0.7, 0.8, 0.9)]
-    print_sweep([*runs, ("gem permuted_digits", SUMMARY)])
+    print_sweep([*runs, ("gem", SUMMARY)], "permuted_digits")
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
     assert "0.800±0.248" in out
-    assert "num_groups=4" in out.replace("\n", "")
+    assert " num_groups=4 " in out
