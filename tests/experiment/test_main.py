@@ -156,7 +156,7 @@ def test_one_failed_run_does_not_end_a_sweep(mgem: Mgem, tmp_path: Path) -> None
 
 
 ERRORS = {
-    "group": (["strategy=foo"], ["'foo'", "allowed are agem, cumulative, dmgem"]),
+    "group": (["strategy=foo"], ["'foo'", "allowed are agem, avalanche_gem, cumulative"]),
     "close group": (["optimizer=sdg"], ["did you mean 'sgd'?"]),
     "key": (["sed=1"], ["'sed'", "did you mean 'seed'?", "train_mb_size"]),
     "key in a group": (["strategy.num_group=3"], ["'strategy.num_group'", "did you mean 'num_groups'?"]),
@@ -180,7 +180,7 @@ ERRORS = {
     "avalanche type": (["strategy=replay", "strategy.mem_size=abc"], ["strategy.mem_size=abc", "type int"]),
     "avalanche value": (["strategy=ewc", "strategy.mode=foo"], ["avalanche.training.EWC", "Mode must be"]),
     "our value": (["strategy.grouping=foo"], ["grouping", "'random', 'stratified', 'label'"]),
-    "our solver": (["+strategy.solver=foo"], ["unknown solver 'foo'", "'exact'"]),
+    "our solver": (["strategy.solver=foo"], ["unknown solver 'foo'", "'exact'"]),
     "late value": (["strategy=gem", "strategy.num_modules=99", *SMALL], ["num_modules=99", "3 layers"]),
     "divergence": (["optimizer.lr=1e30", *SMALL], ["not finite", "experience"]),
     "classes": (["benchmark=split_digits", "benchmark.n_experiences=3"], ["(10)", "n_experiences (3)"]),
