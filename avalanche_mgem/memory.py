@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -92,7 +93,7 @@ class EpisodicMemory:
     def __post_init__(self) -> None:
         for name in ("patterns_per_experience", "num_groups"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
         if self.num_groups > self.patterns_per_experience:
             raise ValueError(

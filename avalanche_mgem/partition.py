@@ -7,6 +7,7 @@ so the forms here are this package's choice.
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -102,9 +103,9 @@ def _checked_spec(spec: ModuleSpec) -> ModuleSpec:
             return spec
     elif isinstance(spec, bool) or spec is None:
         pass
-    elif isinstance(spec, int):
+    elif isinstance(spec, int | Integral):
         if spec >= 1:
-            return spec
+            return int(spec)
     elif callable(spec) or (isinstance(spec, Sequence) and len(spec) > 0):
         return spec
     raise ValueError(f"num_modules={spec!r} is not a partition; {_ALLOWED}.")

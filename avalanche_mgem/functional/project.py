@@ -22,6 +22,7 @@ class NonFiniteGradientError(FloatingPointError):
         super().__init__(f"The {name} is not finite (or its square overflows).")
 
 
+@torch.no_grad()
 def project(
     g: Tensor,
     G: Tensor,
@@ -38,7 +39,7 @@ def project(
     with the multipliers :math:`v^*_j` of :func:`~avalanche_mgem.functional.dual`; elsewhere it is ``g``.
     At ``memory_strength=0`` this is the point nearest to ``g`` with :math:`G_{:,B_j} z_{B_j} \ge 0` for all
     :math:`j`. One module is GEM (Lopez-Paz and Ranzato, 2017, Eq. 11); several are p-mGEM, and several
-    rows for each past experience d-mGEM (Liu et al., 2024, arXiv 2410.00868).
+    rows for each past experience d-mGEM (Liu et al., 2024, arXiv 2410.00868). Not differentiable.
 
     Args:
         g: current gradient ``[P]``; float64, float32, bfloat16 or float16.
@@ -67,6 +68,8 @@ def project(
         raise ValueError(
             f"expected g of shape [P] and G of shape [K, P]; got {list(g.shape)} and {list(G.shape)}."
         )
+    if isinstance(modules, Tensor):
+        modules = modules.to(g.device)
     blocks = modules if isinstance(modules, Blocks) else Blocks.from_modules(modules, g.shape[0])
     solve = get_solver(solver)
     K, b = gram(g, G, blocks, diagonal=solve is diagonal)
