@@ -1,6 +1,9 @@
 """Episodic memory: a few samples of each past experience, and the groups into which d-mGEM splits them."""
 
-from collections.abc import Callable
+import random
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
@@ -48,14 +51,20 @@ class _Slot:
 
     stream: str
     experience: int
-    source: Any  # the experience's dataset, to recognise the experience; not pickled
+    source: weakref.ref[Any] | None  # the experience's dataset, to recognise the experience; not pickled
     priorities: npt.NDArray[np.float64]  # the samples with the least random priorities stay
-    dataset: Any  # the samples as an Avalanche dataset; None once they are stored
-    stored: Samples | None
+    samples: Any  # Samples, or an Avalanche dataset where transforms are applied at every use
     groups: Tensor | None = None  # group id of each sample, drawn when first needed
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"source": None}
+
+    def is_of(self, origin: Any) -> bool:
+        """Whether it is the memory of this origin experience."""
+        if (self.stream, self.experience) != (origin.origin_stream.name, origin.current_experience):
+            return False
+        # Two benchmarks may use the same names. After unpickling only the place is known.
+        return self.source is None or self.source() is origin.dataset
 
 
 @dataclass
@@ -73,8 +82,9 @@ class EpisodicMemory:
             class balance of the experience; ``"label"``: of whole classes; or a function
             ``(x, y) -> group ids [n]``.
         transform: ``"eval"`` (default): samples are stored under the evaluation transform, without
-            augmentation; ``"train"``: the training transform is applied anew at every use, slower;
-            ``"frozen"``: stored under one draw of the training transform, as Avalanche's GEM does.
+            augmentation; ``"train"``: the training transform is applied anew at every use, which is slower
+            and keeps the benchmark's datasets, also in a pickle; ``"frozen"``: stored under one draw of the
+            training transform, as Avalanche's GEM does.
         seed: of the generator; None takes the seed of torch's global generator at the first draw, without
             advancing it.
 
@@ -91,10 +101,12 @@ class EpisodicMemory:
     _rng: np.random.Generator | None = None
 
     def __post_init__(self) -> None:
-        for name in ("patterns_per_experience", "num_groups"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
+        self.patterns_per_experience = _integer(
+            "patterns_per_experience", self.patterns_per_experience, at_least=1
+        )
+        self.num_groups = _integer("num_groups", self.num_groups, at_least=1)
+        if self.seed is not None:
+            self.seed = _integer("seed", self.seed, at_least=0)
         if self.num_groups > self.patterns_per_experience:
             raise ValueError(
                 f"num_groups={self.num_groups} is larger than the memory of {self.patterns_per_experience} "
@@ -121,7 +133,7 @@ class EpisodicMemory:
             priorities: npt.NDArray[np.float64] = np.empty(0)
             old = None
         else:
-            priorities, old = slot.priorities, slot
+            priorities, old = slot.priorities, slot.samples
 
         new = self._generator().random(len(experience.dataset))
         keep = np.sort(np.argsort(np.concatenate([priorities, new]))[: self.patterns_per_experience])
@@ -132,9 +144,9 @@ class EpisodicMemory:
         updated = _Slot(
             stream=origin.origin_stream.name,
             experience=origin.current_experience,
-            source=origin.dataset,
+            source=weakref.ref(origin.dataset),
             priorities=np.concatenate([priorities[kept_old], new[kept_new]]),
-            **self._samples(old, kept_old, experience.dataset, kept_new),
+            samples=self._samples(old, kept_old, experience.dataset, kept_new),
         )
         if slot is None:
             self._slots.append(updated)
@@ -156,7 +168,8 @@ class EpisodicMemory:
         for slot in self._slots:
             if slot is current:
                 continue
-            x, y, task_labels = slot.stored or self._collate(slot.dataset)
+            is_stored = isinstance(slot.samples, tuple)
+            x, y, task_labels = slot.samples if is_stored else self._collate(slot.samples)
             if slot.groups is None:
                 slot.groups = self._split(slot, x, y)
             for group in range(self.num_groups):
@@ -169,15 +182,7 @@ class EpisodicMemory:
 
     def _find(self, experience: Any) -> _Slot | None:
         origin = origin_experience(experience)
-        for slot in self._slots:
-            is_same_place = (slot.stream, slot.experience) == (
-                origin.origin_stream.name,
-                origin.current_experience,
-            )
-            # Two benchmarks may use the same names. After unpickling only the place is known.
-            if is_same_place and (slot.source is None or slot.source is origin.dataset):
-                return slot
-        return None
+        return next((slot for slot in self._slots if slot.is_of(origin)), None)
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
@@ -186,27 +191,26 @@ class EpisodicMemory:
         return self._rng
 
     def _samples(
-        self,
-        old: _Slot | None,
-        kept_old: npt.NDArray[np.int64],
-        dataset: Any,
-        kept_new: npt.NDArray[np.int64],
-    ) -> dict[str, Any]:
-        """The kept samples of a slot and of a dataset, stored or not, as fields of a new slot."""
+        self, old: Any, kept_old: npt.NDArray[np.int64], dataset: Any, kept_new: npt.NDArray[np.int64]
+    ) -> Any:
+        """The kept ones of a slot's samples (None if it begins) and of a dataset, as a slot holds them."""
         dataset = dataset.eval() if self.transform == "eval" else dataset.train()
         new = dataset.subset(kept_new.tolist())
         if self.transform == "train":
-            parts = [] if old is None else [old.dataset.subset(kept_old.tolist())]
-            return {"dataset": concat_datasets([*parts, new]), "stored": None}
-        stored = self._collate(new) if len(kept_new) else None
-        if old is not None and old.stored is not None:
-            stored = _concatenate(old.stored, kept_old, stored)
-        return {"dataset": None, "stored": stored}
+            return new if old is None else concat_datasets([old.subset(kept_old.tolist()), new])
+        if old is None:
+            return self._collate(new)
+        kept = tuple(None if part is None else part[kept_old] for part in old)
+        if len(kept_new) == 0:
+            return kept
+        return tuple(
+            None if a is None or b is None else torch.cat([a, b])
+            for a, b in zip(kept, self._collate(new), strict=True)
+        )
 
     def _collate(self, dataset: Any) -> Samples:
         collate = getattr(dataset, "collate_fn", None) or default_collate
-        with torch.random.fork_rng(devices=[]):  # a random transform draws, but not from the user's generator
-            torch.default_generator.manual_seed(int(self._generator().integers(2**62)))
+        with _seeded(int(self._generator().integers(2**32))):
             batch = collate([dataset[i] for i in range(len(dataset))])
         x, y = batch[0], batch[1]
         return x, y, batch[-1] if len(batch) > 2 else None
@@ -243,13 +247,25 @@ def origin_experience(experience: Any) -> Any:
     return experience
 
 
-def _concatenate(old: Samples, kept: npt.NDArray[np.int64], new: Samples | None) -> Samples:
-    x, y, task_labels = old[0][kept], old[1][kept], None if old[2] is None else old[2][kept]
-    if new is None:
-        return x, y, task_labels
-    if task_labels is not None and new[2] is not None:
-        task_labels = torch.cat([task_labels, new[2]])
-    return torch.cat([x, new[0]]), torch.cat([y, new[1]]), task_labels
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Lets random transforms draw from generators of this seed, and gives the user's back as they were."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _integer(name: str, value: Any, *, at_least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}; got {value!r}.")
+    return int(value)
 
 
 def _whole_classes(y: Tensor, d: int, where: str) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from numbers import Integral
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -30,20 +31,20 @@ class Partition:
         num_modules: how to divide.
 
             - an integer ``m``: ``m`` contiguous runs of whole layers, with parameter counts as even as whole
-              layers allow (least sum of squares);
+              layers allow (least sum of squares); frozen layers count, so that freezing moves no border;
             - ``"layer"``: a module for each leaf layer, weight and bias together;
             - ``"tensor"``: a module for each parameter tensor;
-            - ``"random:M"``: every coordinate to one of ``M`` equally large modules at random. The ablation:
-              a partition without structure;
+            - ``"random:M"``: every coordinate to one of ``M`` modules at random, and in a growing model the
+              old ones to the same as before. The ablation: a partition without structure;
             - a list with an entry a module: a glob of parameter names, or a list of globs;
             - a function ``model -> list[list[name]]``.
-        seed: of the random partition.
+        seed: of the random partition; None takes the seed of torch's global generator when it is drawn.
 
     Raises:
         ValueError: if ``num_modules`` has none of these forms.
     """
 
-    def __init__(self, num_modules: ModuleSpec = 1, *, seed: int = 0):
+    def __init__(self, num_modules: ModuleSpec = 1, *, seed: int | None = None):
         self.spec: ModuleSpec = _checked_spec(num_modules)
         self.seed = seed
         self._signature: object = None
@@ -73,15 +74,23 @@ class Partition:
         device = parameters[0][1].device
         sizes = torch.tensor([p.numel() for _, p in parameters])
         if isinstance(self.spec, str) and self.spec.startswith("random:"):
-            num_parameters, m = int(sizes.sum()), int(self.spec.removeprefix("random:"))
-            if m > num_parameters:
-                raise ValueError(f"num_modules={self.spec!r} but the model has {num_parameters} parameters.")
-            generator = torch.Generator().manual_seed(self.seed)
-            return (torch.randperm(num_parameters, generator=generator) % m).to(device)
+            return self._random_ids(parameters, int(self.spec.removeprefix("random:"))).to(device)
         names = [name for name, _ in parameters]
-        groups = _named_modules(self.spec, model, names, sizes.tolist())
-        module_of = _assign(names, groups)
+        module_of = _assign(names, _named_modules(self.spec, model, names))
         return torch.repeat_interleave(torch.tensor(module_of), sizes).to(device)
+
+    def _random_ids(self, parameters: list[tuple[str, nn.Parameter]], m: int) -> Tensor:
+        num_parameters = sum(p.numel() for _, p in parameters)
+        if m > num_parameters:
+            raise ValueError(f"num_modules={self.spec!r} but the model has {num_parameters} parameters.")
+        if self.seed is None:
+            self.seed = torch.initial_seed()
+        # A generator for each name: a head that appears or grows leaves the draws of the others alone.
+        draws = [
+            np.random.default_rng([self.seed % 2**64, crc32(name.encode())]).integers(m, size=p.numel())
+            for name, p in parameters
+        ]
+        return torch.from_numpy(np.concatenate(draws))
 
 
 def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -106,25 +115,28 @@ def _checked_spec(spec: ModuleSpec) -> ModuleSpec:
     elif isinstance(spec, int | Integral):
         if spec >= 1:
             return int(spec)
-    elif callable(spec) or (isinstance(spec, Sequence) and len(spec) > 0):
+    elif callable(spec):
         return spec
+    elif isinstance(spec, Sequence) and len(spec) > 0:
+        entries = [[entry] if isinstance(entry, str) else entry for entry in spec]
+        if all(isinstance(e, Sequence) and all(isinstance(glob, str) for glob in e) for e in entries):
+            return spec
     raise ValueError(f"num_modules={spec!r} is not a partition; {_ALLOWED}.")
 
 
-def _named_modules(
-    spec: ModuleSpec, model: nn.Module, names: list[str], sizes: list[int]
-) -> Sequence[Sequence[str]]:
-    """The modules as lists of parameter names; they need not be a partition yet."""
+def _named_modules(spec: ModuleSpec, model: nn.Module, names: list[str]) -> Sequence[Sequence[str]]:
+    """The modules as lists of parameter names, frozen ones too; they need not be a partition yet."""
     if spec == "tensor":
         return [[name] for name in names]
     if spec == "layer":
         return _layers(names)
     if isinstance(spec, int):
-        return _even_runs(_layers(names), dict(zip(names, sizes, strict=True)), spec)
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        return _even_runs(_layers(list(sizes)), sizes, spec)
     if callable(spec):
         return spec(model)
     globs = [[entry] if isinstance(entry, str) else list(entry) for entry in spec]
-    everything = [name for name, _ in model.named_parameters()]
+    everything = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for pattern in (p for patterns in globs for p in patterns):
         if not any(fnmatchcase(name, pattern) for name in everything):
             raise ValueError(f"num_modules: the glob {pattern!r} matches no parameter of the model.")
@@ -143,7 +155,7 @@ def _even_runs(layers: list[list[str]], sizes: dict[str, int], m: int) -> list[l
     """Cuts the layers into ``m`` runs with the least sum of squared sizes, by dynamic programming."""
     n = len(layers)
     if m > n:
-        raise ValueError(f"num_modules={m} but the model has {n} layers with trainable parameters.")
+        raise ValueError(f"num_modules={m} but the model has {n} layers with parameters.")
     ends = np.cumsum([0] + [sum(sizes[name] for name in layer) for layer in layers], dtype=np.float64)
     cost = (ends[None, :] - ends[:, None]) ** 2  # cost[i, j] of the run of layers i..j-1
     cost[np.tril_indices(n + 1)] = np.inf  # no empty run

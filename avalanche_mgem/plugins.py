@@ -85,21 +85,29 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             raise ValueError(
                 f"reference_batchnorm must be one of {BATCHNORM_POLICIES}; got {reference_batchnorm!r}."
             )
+        for name, flag in (
+            ("normalize_memory_strength", normalize_memory_strength),
+            ("reference_dropout", reference_dropout),
+        ):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} must be True or False; got {flag!r}.")
         self.memory = EpisodicMemory(patterns_per_experience, num_groups, grouping, memory_transform, seed)
         self.memory_strength = check_memory_strength(memory_strength)
-        self.partition = Partition(num_modules, seed=seed or 0)
+        self.partition = Partition(num_modules, seed=self.memory.seed)
         self.solver = get_solver(solver)
         self.ridge = ridge
         self.normalize_memory_strength = normalize_memory_strength
         self.reference_batchnorm = reference_batchnorm
         self.reference_dropout = reference_dropout
         self._owner: weakref.ref[Any] | None = None
+        self._has_warned = False
         self._constraints: list[Constraint] = []
         self._G: Tensor | None = None
+        self._parameters: list[torch.nn.Parameter] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the memory, but neither gradients nor what follows from it."""
-        return self.__dict__ | {"_owner": None, "_constraints": [], "_G": None}
+        return self.__dict__ | {"_owner": None, "_constraints": [], "_G": None, "_parameters": []}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Collects the constraints that hold while this experience is trained."""
@@ -109,11 +117,12 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
                 "make a new plugin for each strategy."
             )
         self._owner = weakref.ref(strategy)
-        _warn_of_hidden_boundaries(strategy.experience)
+        self._warn_of_hidden_boundaries(strategy.experience)
         self._constraints = self.memory.constraints(strategy.experience, strategy.device)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Computes the reference gradients at the current weights."""
+        self._G = None  # an earlier iteration may have been interrupted
         if not self._constraints:
             return
         if self.memory.transform == "train":  # the samples' augmentation is drawn anew
@@ -124,28 +133,29 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             value: Tensor = strategy._criterion(output, memory.y)
             return value
 
-        parameters = [p for _, p in trainable_parameters(strategy.model)]
+        self._parameters = [p for _, p in trainable_parameters(strategy.model)]
         with reference_mode(
             strategy.model,
             batchnorm=self.reference_batchnorm,
             dropout=self.reference_dropout,
             device=strategy.device,
         ):
-            self._G = loop(self._constraints, loss, parameters)
+            self._G = loop(self._constraints, loss, self._parameters)
 
     @torch.no_grad()
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Projects the gradient of the current minibatch."""
-        self._check_finite_loss(strategy)
+        strength = self._memory_strength(strategy)
+        if not _is_finite(strategy, with_gradient=self._G is None):
+            raise self._not_finite(strategy, None, strength)
         if self._G is None:
             return
-        parameters = [p for _, p in trainable_parameters(strategy.model)]
-        g = flatten([p.grad for p in parameters], parameters)
-        strength = self._memory_strength(strategy)
+        g = flatten([p.grad for p in self._parameters], self._parameters)
+        G, self._G = self._G, None
         try:
             z = project(
                 g,
-                self._G,
+                G,
                 memory_strength=strength,
                 modules=self.partition.blocks(strategy.model),
                 solver=self.solver,
@@ -153,33 +163,33 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             )
         except NonFiniteGradientError as error:
             raise self._not_finite(strategy, error.row, strength) from error
-        self._G = None
         if z is not g:
-            _write_gradients(z, parameters)
+            _write_gradients(z, self._parameters)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes samples of the experience into the memory."""
         self._constraints = []
         self.memory.update(strategy.experience)
 
+    def _warn_of_hidden_boundaries(self, experience: Any) -> None:
+        is_online = isinstance(experience, OnlineCLExperience)
+        if is_online and not experience.access_task_boundaries and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "GEM is defined by task boundaries, but this online stream hides them: they are read from "
+                "origin_experience. Pass access_task_boundaries=True to split_online_stream to allow it.",
+                stacklevel=2,
+            )
+
     def _memory_strength(self, strategy: Any) -> float:
         experience = origin_experience(strategy.experience).current_experience
         strength = memory_strength_at(self.memory_strength, experience, strategy.clock)
         return strength / self.memory.num_groups if self.normalize_memory_strength else strength
 
-    def _check_finite_loss(self, strategy: Any) -> None:
-        """Without constraints no product of gradients will show a NaN, so the gradient is looked at too."""
-        is_finite = torch.isfinite(strategy.loss.detach()).all()
-        if self._G is None:
-            grads = [p.grad.to_dense() for p in strategy.model.parameters() if p.grad is not None]
-            is_finite = is_finite & torch.isfinite(torch.nn.utils.get_total_norm(grads, math.inf))
-        if not is_finite:
-            raise self._not_finite(strategy, None, self._memory_strength(strategy))
-
     def _not_finite(self, strategy: Any, row: int | None, strength: float) -> FloatingPointError:
         training = f"while training experience {origin_experience(strategy.experience).current_experience}"
         if row is None:
-            what = "the loss or gradient of the current minibatch"
+            what = "the loss, gradient or update of the current minibatch"
         else:
             memory = self._constraints[row]
             what = f"the reference gradient of experience {memory.experience}, group {memory.group}"
@@ -228,16 +238,18 @@ def _write_gradients(z: Tensor, parameters: list[torch.nn.Parameter]) -> None:
         if p.grad is None and not part.any():
             continue
         part = part.view_as(p)
-        if p.grad is None or p.grad.is_sparse:
+        if p.grad is None:
             p.grad = part.to(p.dtype, copy=True)
+        elif p.grad.is_sparse:  # its optimizer takes nothing else
+            p.grad = part.to(p.dtype).to_sparse(p.grad.sparse_dim())
         else:
             p.grad.copy_(part)
 
 
-def _warn_of_hidden_boundaries(experience: Any) -> None:
-    if isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries:
-        warnings.warn(
-            "GEM is defined by task boundaries, but this online stream hides them: they are read from "
-            "origin_experience. Pass access_task_boundaries=True to split_online_stream to allow it.",
-            stacklevel=2,
-        )
+def _is_finite(strategy: Any, *, with_gradient: bool) -> bool:
+    """Whether the loss is finite; and the gradient, without constraints, where no product of it shows it."""
+    values = [strategy.loss.detach()]
+    if with_gradient:
+        grads = [p.grad.to_dense() for p in strategy.model.parameters() if p.grad is not None]
+        values.append(torch.nn.utils.get_total_norm(grads, math.inf))
+    return all(bool(torch.isfinite(value).all()) for value in values)

@@ -30,6 +30,9 @@ class Linear(Schedule):
     end: float
     n_experiences: int
 
+    def __post_init__(self) -> None:
+        _check_ends(self.start, self.end, self.n_experiences)
+
     def at(self, experience: int) -> float:
         """See :meth:`Schedule.at`."""
         return self.start + (self.end - self.start) * _progress(experience, self.n_experiences)
@@ -43,6 +46,9 @@ class Cosine(Schedule):
     end: float
     n_experiences: int
 
+    def __post_init__(self) -> None:
+        _check_ends(self.start, self.end, self.n_experiences)
+
     def at(self, experience: int) -> float:
         """See :meth:`Schedule.at`."""
         half_wave = (1 - math.cos(math.pi * _progress(experience, self.n_experiences))) / 2
@@ -54,6 +60,10 @@ class PerExperience(Schedule):
     """One value for each experience."""
 
     values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            _checked(value)
 
     def at(self, experience: int) -> float:
         """See :meth:`Schedule.at`.
@@ -78,10 +88,10 @@ def check_memory_strength(spec: MemoryStrength) -> MemoryStrength:
     Raises:
         ValueError: if ``spec`` is not a number of at least 0, a list of such, a schedule or a function.
     """
-    if isinstance(spec, Schedule) or callable(spec):
+    if isinstance(spec, Schedule) or (callable(spec) and not isinstance(spec, type)):
         return spec
     if isinstance(spec, Sequence) and len(spec) > 0:
-        return PerExperience([_checked(value) for value in spec])
+        return PerExperience(spec)
     return _checked(spec)
 
 
@@ -103,6 +113,13 @@ def memory_strength_at(spec: MemoryStrength, experience: int, clock: Any) -> flo
 
 def _progress(experience: int, n_experiences: int) -> float:
     return min(1.0, experience / max(1, n_experiences - 1))
+
+
+def _check_ends(start: float, end: float, n_experiences: int) -> None:
+    _checked(start)
+    _checked(end)
+    if not isinstance(n_experiences, int) or n_experiences < 1:
+        raise ValueError(f"n_experiences must be an integer of at least 1; got {n_experiences!r}.")
 
 
 def _checked(value: Any) -> float:

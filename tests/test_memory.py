@@ -1,6 +1,10 @@
+import gc
 import pickle
+import random
+import weakref
 
 import avalanche.benchmarks as ab
+import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
@@ -82,6 +86,10 @@ def test_a_repeated_experience_replaces_its_samples():
     memory = filled(EpisodicMemory(5, seed=0), [*benchmark.train_stream, benchmark.train_stream[0]])
     assert len(memory) == 2
     assert [c.experience for c in all_constraints(memory)] == [0, 1]
+    once = filled(EpisodicMemory(5, seed=0), benchmark.train_stream)
+    assert all_constraints(memory)[0].x.unique().numel() == 5
+    assert not torch.equal(all_constraints(memory)[0].x, all_constraints(once)[0].x)
+    assert torch.equal(all_constraints(memory)[1].x, all_constraints(once)[1].x)
 
 
 def test_another_benchmark_with_the_same_names_does_not_replace_samples():
@@ -109,6 +117,18 @@ def test_online_samples_are_uniform_over_all_sub_experiences():
     # Binomial(200, 1/4): mean 50, standard deviation 6.1; early and late samples alike.
     assert kept.min() > 50 - 5 * 6.1
     assert kept.max() < 50 + 5 * 6.1
+
+
+def test_it_does_not_keep_the_benchmarks_data_alive():
+    memory, alive = EpisodicMemory(5), []
+    for _ in range(3):
+        dataset = tensor_dataset(torch.randn(50, 4), torch.arange(50) % 3)
+        alive.append(weakref.ref(dataset))
+        memory.update(ab.benchmark_from_datasets(train=[dataset]).train_stream[0])
+        del dataset
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 3
+    assert len(memory) == 3
 
 
 @pytest.mark.parametrize("grouping", ["random", "stratified", "label"])
@@ -186,6 +206,8 @@ def test_class_groups_need_class_labels():
         ({"patterns_per_experience": 0}, "patterns_per_experience must be an integer of at least 1; got 0"),
         ({"patterns_per_experience": 2.5}, "patterns_per_experience must be an integer"),
         ({"num_groups": 0}, "num_groups must be an integer of at least 1"),
+        ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
+        ({"seed": "2"}, "seed must be an integer"),
         ({"num_groups": 11}, "num_groups=11 is larger than the memory of 10"),
         ({"grouping": "class"}, r"grouping must be one of \('random', 'stratified', 'label'\)"),
         ({"transform": "none"}, r"memory_transform must be one of \('eval', 'train', 'frozen'\)"),
@@ -204,12 +226,19 @@ def test_task_labels_are_kept_or_absent():
     assert all_constraints(memory)[0].task_labels is None
 
 
+def test_numpy_integers_are_integers():
+    memory = EpisodicMemory(np.int64(6), np.int64(2), seed=np.int64(1))
+    assert len(all_constraints(filled(memory, numbered().train_stream))) == 4
+
+
+def noisy(x):
+    return x + torch.randn(3) + random.random() + np.random.rand()
+
+
 def augmented():
     """Samples equal to 0 in evaluation and to random noise in training."""
     dataset = tensor_dataset(torch.zeros(20, 3), torch.arange(20) % 2)
-    return ab.nc_benchmark(
-        dataset, dataset, 1, False, train_transform=lambda x: x + torch.randn(3), eval_transform=lambda x: x
-    )
+    return ab.nc_benchmark(dataset, dataset, 1, False, train_transform=noisy, eval_transform=lambda x: x)
 
 
 def test_transform_policies():
@@ -227,12 +256,22 @@ def test_transform_policies():
 
 
 @pytest.mark.parametrize("transform", ["eval", "train", "frozen"])
-def test_the_global_generator_is_not_advanced(transform):
+def test_no_global_generator_is_advanced(transform):
     stream = augmented().train_stream
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
+
+    def draws():
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    def seed():
+        torch.manual_seed(5)
+        random.seed(5)
+        np.random.seed(5)
+
+    seed()
+    expected = draws()
+    seed()
     all_constraints(filled(EpisodicMemory(5, 2, transform=transform), stream))
-    assert torch.equal(torch.get_rng_state(), state)
+    assert draws() == expected
 
 
 def test_without_a_seed_it_follows_the_global_one():

@@ -64,13 +64,49 @@ def test_random_ignores_structure_and_is_even():
     model = network()
     partition = Partition("random:4", seed=3)
     blocks = partition.blocks(model)
-    assert max(blocks.sizes) - min(blocks.sizes) <= 1
+    assert len(blocks.sizes) == 4
+    assert all(abs(size - 95 / 4) < 5 * (95 * 3 / 16) ** 0.5 for size in blocks.sizes)  # binomial
     x = torch.arange(95.0)
     parts = blocks.split(x)
     assert torch.equal(torch.cat(parts).sort().values, x)
     assert not torch.equal(torch.cat(parts), x)
     assert torch.equal(Partition("random:4", seed=3).blocks(model).order, blocks.order)
     assert not torch.equal(Partition("random:4", seed=4).blocks(model).order, blocks.order)
+
+
+def test_random_follows_the_global_seed_without_advancing_it():
+    orders = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model, state = nn.Linear(20, 20), torch.get_rng_state()
+        orders.append(Partition("random:2").blocks(model).order)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_random_keeps_the_modules_of_old_coordinates_when_the_model_grows():
+    def ids(blocks, P):
+        parts = blocks.split(torch.arange(P))
+        found = torch.empty(P, dtype=torch.long)
+        for j, part in enumerate(parts):
+            found[part] = j
+        return found
+
+    model = nn.Sequential(nn.Linear(4, 6), IncrementalClassifier(6, 2))
+    partition = Partition("random:3", seed=0)
+    before = ids(partition.blocks(model), 44)
+    model[1].classifier = nn.Linear(6, 5)
+    after = ids(partition.blocks(model), 65)
+    assert torch.equal(after[:42], before[:42])  # the first layer, and the classifier's first two rows
+
+
+def test_freezing_layers_moves_no_border():
+    model = network()
+    assert modules_by_name(2, model)["3.weight"] == 1
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    assert set(modules_by_name(2, model).values()) == {0}
 
 
 def test_globs_and_functions():
@@ -100,6 +136,10 @@ def test_shared_parameters_count_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     assert sum(Partition("layer").blocks(model).sizes) == 16 + 4 + 4
+    with pytest.raises(
+        ValueError, match=r"'0\.weight' is in no module"
+    ):  # its other name is known, not a typo
+        Partition([["1.weight", "0.bias", "1.bias"]]).blocks(model)
 
 
 def test_modules_follow_a_growing_model():
@@ -114,7 +154,7 @@ def test_modules_follow_a_growing_model():
 
 
 @pytest.mark.parametrize(
-    "spec", [0, -1, True, 1.5, "layers", "random:", "random:0", "random:x", [], None, ""]
+    "spec", [0, -1, True, 1.5, "layers", "random:", "random:0", "random:x", [], None, "", [1, 2], [[0]]]
 )
 def test_what_is_not_a_partition_is_refused_with_what_is(spec):
     with pytest.raises(

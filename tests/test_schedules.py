@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avalanche_mgem.schedules import Cosine, Linear, check_memory_strength, memory_strength_at
+from avalanche_mgem.schedules import Cosine, Linear, PerExperience, check_memory_strength, memory_strength_at
 
 
 def at(spec, experience, clock=None):
@@ -41,13 +41,25 @@ def test_a_function_gets_the_clock():
     assert at(lambda c: c.train_iterations / 100, 2, clock) == 0.4
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "0.5", None, True, [], [0.1, -0.2], "ab"])
+@pytest.mark.parametrize(
+    "value", [-1, float("nan"), float("inf"), "0.5", None, True, [], [0.1, -0.2], "ab", Linear]
+)
 def test_what_is_not_a_memory_strength_is_refused_at_once(value):
     with pytest.raises(ValueError, match=r"memory_strength=.* is not allowed; it is a finite number"):
         check_memory_strength(value)
 
 
-@pytest.mark.parametrize("spec", [lambda clock: -1.0, Linear(0.0, -1.0, 2), lambda clock: None])
-def test_a_schedule_may_not_leave_the_range(spec):
+@pytest.mark.parametrize("spec", [lambda clock: -1.0, lambda clock: None])
+def test_a_function_may_not_leave_the_range(spec):
     with pytest.raises(ValueError, match="is not allowed"):
         at(spec, 1)
+
+
+def test_a_schedule_is_checked_when_it_is_made():
+    for make in (Linear, Cosine):
+        with pytest.raises(ValueError, match="memory_strength=-1 is not allowed"):
+            make(0, -1, 3)
+        with pytest.raises(ValueError, match="n_experiences must be an integer of at least 1; got 0"):
+            make(0, 1, 0)
+    with pytest.raises(ValueError, match="memory_strength=-1 is not allowed"):
+        PerExperience([0.5, -1])

@@ -18,7 +18,7 @@ def combine(g: Tensor, G: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
     Returns:
         z ``[P]`` in the dtype and on the device of ``g``.
     """
-    dtype = torch.promote_types(accumulation_dtype(g.dtype), accumulation_dtype(G.dtype))
+    dtype = torch.promote_types(accumulation_dtype(g, G), v.dtype)
     changed = (v != 0).any(dim=1).tolist()
     if not any(changed):
         return g

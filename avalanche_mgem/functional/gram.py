@@ -27,6 +27,8 @@ class Blocks:
         """
         if modules is None:
             return cls(sizes=(num_parameters,))
+        if not isinstance(modules, Tensor):
+            raise ValueError(f"modules must be a LongTensor, Blocks or None; got a {type(modules).__name__}.")
         if modules.dtype != torch.long or modules.shape != (num_parameters,):
             raise ValueError(
                 f"modules must be a LongTensor of shape [{num_parameters}], one module id a parameter; "
@@ -52,9 +54,9 @@ class Blocks:
         return torch.empty_like(joined).index_copy_(0, self.order, joined)
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision in which inner products of ``dtype`` are accumulated: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
+def accumulation_dtype(g: Tensor, G: Tensor) -> torch.dtype:
+    """The precision in which inner products are accumulated: that of g and G, and at least float32."""
+    return torch.promote_types(torch.promote_types(g.dtype, G.dtype), torch.float32)
 
 
 def gram(g: Tensor, G: Tensor, blocks: Blocks, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
@@ -70,12 +72,12 @@ def gram(g: Tensor, G: Tensor, blocks: Blocks, *, diagonal: bool = False) -> tup
         diagonal: compute only the squared norms of the rows, in O(K P); the rest of ``K`` is zero.
 
     Returns:
-        ``K`` ``[m, K, K]`` and ``b`` ``[m, K]``, accumulated in float32 at least; in float64 where
-        float32 overflows, so that finite gradients give finite products.
+        ``K`` ``[m, K, K]`` and ``b`` ``[m, K]``, accumulated in float32 at least; in float64 where float32
+        would overflow or underflow, so that gradients of every scale give right products.
     """
-    dtype = accumulation_dtype(G.dtype)
+    dtype = accumulation_dtype(g, G)
     K, b = _gram(g, G, blocks, dtype, diagonal)
-    if dtype != torch.float64 and not (torch.isfinite(K).all() and torch.isfinite(b).all()):
+    if dtype != torch.float64 and _is_out_of_range(g, G, K, b, blocks):
         K, b = _gram(g, G, blocks, torch.float64, diagonal)
     return K, b
 
@@ -87,3 +89,20 @@ def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bo
         Ks.append(torch.diag((rows * rows).sum(dim=1)) if diagonal else rows @ rows.T)
         bs.append(rows @ g_block.to(dtype))
     return torch.stack(Ks), torch.stack(bs)
+
+
+def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
+    """Whether a product has overflowed, or the square of something that is not zero is near underflow."""
+    if not (torch.isfinite(K).all() and torch.isfinite(b).all()):
+        return True
+    info = torch.finfo(K.dtype)
+    tiny = info.tiny / info.eps
+    squares = K.diagonal(dim1=-2, dim2=-1)
+    # Rows that are zero in a module are usual (heads of other tasks), so the rows themselves are asked.
+    if (squares < tiny).any():
+        for j, G_block in enumerate(blocks.split(G)):
+            if G_block[squares[j] < tiny].any():
+                return True
+    return any(
+        bool((g_block.to(K.dtype).square().sum() < tiny) & g_block.any()) for g_block in blocks.split(g)
+    )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from avalanche_mgem.functional.combine import combine
-from avalanche_mgem.functional.dual import Ridge, dual
+from avalanche_mgem.functional.dual import Ridge, check_options, dual
 from avalanche_mgem.functional.gram import Blocks, gram
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
 
@@ -13,13 +13,12 @@ class NonFiniteGradientError(FloatingPointError):
     """A gradient is NaN, infinite, or too large to be squared.
 
     Attributes:
-        row: index of the first such reference gradient, or None if it is the current gradient.
+        row: index of the first such reference gradient, or None if it is the current gradient or the update.
     """
 
-    def __init__(self, row: int | None):
+    def __init__(self, what: str, row: int | None = None):
         self.row = row
-        name = "current gradient g" if row is None else f"reference gradient in row {row} of G"
-        super().__init__(f"The {name} is not finite (or its square overflows).")
+        super().__init__(f"The {what} is not finite (or too large for its precision).")
 
 
 @torch.no_grad()
@@ -57,29 +56,48 @@ def project(
 
     Raises:
         ValueError: for shapes that do not fit and for values that are not allowed.
-        NonFiniteGradientError: if ``g`` or ``G`` is not finite.
+        NonFiniteGradientError: if ``g`` or ``G`` is not finite, or the update is too large for the dtype.
+        ArithmeticError: if the solver finds no solution.
 
     Example:
         >>> g, G = torch.tensor([1.0, -1.0]), torch.tensor([[0.0, 1.0]])
         >>> project(g, G)
         tensor([1., 0.])
     """
+    blocks = _checked_blocks(g, G, modules)
+    solve = get_solver(solver)
+    check_options(memory_strength, ridge)
+    if G.numel() == 0:
+        return g
+    with torch.autocast(g.device.type, enabled=False):  # it would compute the products in half precision
+        K, b = gram(g, G, blocks, diagonal=solve is diagonal)
+        _check_finite(K, b)
+        violated = (b < 0).any(dim=1)
+        if not violated.any():
+            return g
+        v = torch.zeros_like(b)
+        v[violated] = dual(
+            K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge
+        )
+        z = combine(g, G, v, blocks)
+    if not torch.isfinite(z).all():
+        raise NonFiniteGradientError(f"update z in {z.dtype}")
+    return z
+
+
+def _checked_blocks(g: Tensor, G: Tensor, modules: Tensor | Blocks | None) -> Blocks:
     if g.dim() != 1 or G.dim() != 2 or G.shape[1] != g.shape[0]:
         raise ValueError(
             f"expected g of shape [P] and G of shape [K, P]; got {list(g.shape)} and {list(G.shape)}."
         )
-    if isinstance(modules, Tensor):
-        modules = modules.to(g.device)
-    blocks = modules if isinstance(modules, Blocks) else Blocks.from_modules(modules, g.shape[0])
-    solve = get_solver(solver)
-    K, b = gram(g, G, blocks, diagonal=solve is diagonal)
-    _check_finite(K, b)
-    violated = (b < 0).any(dim=1)
-    if not violated.any():
-        return g
-    v = torch.zeros_like(b)
-    v[violated] = dual(K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge)
-    return combine(g, G, v, blocks)
+    if not (g.is_floating_point() and G.is_floating_point()):
+        raise ValueError(f"g and G must be of floating point; got {g.dtype} and {G.dtype}.")
+    if not isinstance(modules, Blocks):
+        modules = modules.to(g.device) if isinstance(modules, Tensor) else modules
+        return Blocks.from_modules(modules, g.shape[0])
+    if sum(modules.sizes) != g.shape[0]:
+        raise ValueError(f"the modules have {sum(modules.sizes)} coordinates, but g has {g.shape[0]}.")
+    return modules
 
 
 def _check_finite(K: Tensor, b: Tensor) -> None:
@@ -87,4 +105,7 @@ def _check_finite(K: Tensor, b: Tensor) -> None:
     if torch.isfinite(K).all() and torch.isfinite(b).all():
         return
     is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
-    raise NonFiniteGradientError(int(is_bad_row.nonzero()[0]) if is_bad_row.any() else None)
+    if is_bad_row.any():
+        row = int(is_bad_row.nonzero()[0])
+        raise NonFiniteGradientError(f"reference gradient in row {row} of G", row)
+    raise NonFiniteGradientError("current gradient g")

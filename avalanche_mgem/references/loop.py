@@ -22,11 +22,13 @@ def loop(batches: Sequence[Batch], loss: Callable[[Batch], Tensor], parameters: 
     Returns:
         G ``[K, P]``, a row for each batch. A parameter that a batch does not reach has zeros there.
     """
-    rows = [
-        flatten(torch.autograd.grad(loss(batch), parameters, allow_unused=True), parameters)
-        for batch in batches
-    ]
-    return torch.stack(rows)
+    return torch.stack([flatten(_gradients(loss(batch), parameters), parameters) for batch in batches])
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    if not loss.requires_grad:  # every parameter on its way is frozen, such as a past task's trunk and head
+        return [None] * len(parameters)
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def flatten(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Tensor:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 BatchNormPolicy = Literal["update", "batch", "running"]
 BATCHNORM_POLICIES = ("update", "batch", "running")
 
 # Attention draws its own dropout, as a function of its training flag.
-_NOISY = (_DropoutNd, nn.MultiheadAttention)
+_NOISY = (_DropoutNd, nn.MultiheadAttention, nn.RReLU)
 
 
 @contextmanager
@@ -23,33 +23,50 @@ def reference_mode(
     """Puts the model's layers into the state in which reference gradients are taken.
 
     Layers that the user has put into evaluation mode stay as they are. Whatever a layer draws does not
-    advance the global generators, so that the minibatches of strategies at one seed stay the same.
+    advance torch's global generators (CPU and CUDA), so that the minibatches of strategies at one seed stay
+    the same.
 
     Args:
         model: the model; restored on exit, but for BatchNorm's running statistics under ``"update"``.
         batchnorm: ``"update"``: normalise by the memory's own statistics and fold them into the running
             ones, as Avalanche's GEM does (which replays statistics of the past); ``"batch"``: the same
             without touching the running ones; ``"running"``: normalise by the running ones.
-        dropout: draw dropout masks.
+        dropout: draw dropout masks. Otherwise dropout layers pass everything on, and noise that is no layer
+            (``functional.dropout``, stochastic depth) is the same in every pass.
         device: where the model computes.
     """
+    settings = [
+        (layer, name, value)
+        for layer in model.modules()
+        if layer.training
+        for name, value in _settings(layer, batchnorm, dropout)
+    ]
+    before = [getattr(layer, name) for layer, name, _ in settings]
+    for layer, name, value in settings:
+        setattr(layer, name, value)
     is_cuda = device.type == "cuda"
-    changed: list[tuple[nn.Module, str]] = []
-    for layer in model.modules():
-        if not layer.training:
-            continue
-        if isinstance(layer, _BatchNorm) and batchnorm == "running" and layer.running_mean is not None:
-            changed.append((layer, "training"))
-        elif isinstance(layer, _BatchNorm) and batchnorm == "batch" and layer.track_running_stats:
-            changed.append((layer, "track_running_stats"))
-        elif isinstance(layer, _NOISY) and not dropout:
-            changed.append((layer, "training"))
-    # Only the layer's own flag is set: layer.eval() would also reach children that another policy governs.
-    for layer, flag in changed:
-        setattr(layer, flag, False)
     try:
         with torch.random.fork_rng(devices=[device] if is_cuda else []):
+            if not dropout:
+                torch.default_generator.manual_seed(0)
+                if is_cuda:
+                    torch.cuda.manual_seed(0)
             yield
     finally:
-        for layer, flag in changed:
-            setattr(layer, flag, True)
+        for (layer, name, _), value in zip(settings, before, strict=True):
+            setattr(layer, name, value)
+
+
+def _settings(layer: nn.Module, batchnorm: BatchNormPolicy, dropout: bool) -> list[tuple[str, Any]]:
+    """Attributes of one layer to set: its own only, since ``layer.eval()`` would reach its children too."""
+    if isinstance(layer, _NormBase) and layer.running_mean is not None:
+        if batchnorm == "running":
+            return [("training", False)]
+        if batchnorm == "batch":
+            # InstanceNorm updates its statistics whatever track_running_stats says, by its momentum.
+            return [("track_running_stats", False)] if isinstance(layer, _BatchNorm) else [("momentum", 0.0)]
+    elif isinstance(layer, _NOISY) and not dropout:
+        return [("training", False)]
+    elif isinstance(layer, nn.RNNBase) and not dropout:
+        return [("dropout", 0.0)]  # not by its training flag, which cuDNN's backward needs
+    return []

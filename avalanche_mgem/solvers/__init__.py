@@ -38,7 +38,7 @@ def get_solver(solver: str | Solver) -> Solver:
     """
     if callable(solver):
         return solver
-    if solver in SOLVERS:
+    if isinstance(solver, str) and solver in SOLVERS:
         return SOLVERS[solver]
     name, _, sweeps = str(solver).partition(":")
     if name == "hildreth" and sweeps.isdigit() and int(sweeps) > 0:

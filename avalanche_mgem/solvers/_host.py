@@ -15,5 +15,5 @@ def on_host(solve: Callable[[Array, Array, Array], Array], K: Tensor, b: Tensor,
     Ks, bs, lowers = (x.detach().cpu().to(torch.float64).numpy() for x in (K, b, lower))
     v = np.empty_like(bs)
     for j in range(len(bs)):
-        v[j] = np.maximum(solve(Ks[j], bs[j], lowers[j]), lowers[j])
-    return torch.from_numpy(v).to(b)
+        v[j] = solve(Ks[j], bs[j], lowers[j])
+    return torch.maximum(torch.from_numpy(v).to(b), lower)

@@ -275,13 +275,6 @@ def test_users_own_configuration_and_any_class(mgem: Mgem, tmp_path: Path) -> No
     assert summary(tmp_path / "run")["strategy"] == "lfl"
 
 
-def test_avalanches_own_gem_as_its_file_says(mgem: Mgem, tmp_path: Path) -> None:
-    text = (config_folder() / "strategy/gem.yaml").read_text()
-    command = re.search(r"mgem (strategy\._target_=.*)", text)[1]
-    assert mgem("strategy=gem", *command.split(), *SMALL, "hydra.run.dir=run").status == 0
-    assert OmegaConf.load(tmp_path / "run/config.yaml").strategy._target_ == "avalanche.training.GEM"
-
-
 @pytest.mark.parametrize("model", ["mlp", "paper_cnn"])
 def test_models_fit_the_benchmark(mgem: Mgem, tmp_path: Path, model: str) -> None:
     class_incremental = ["benchmark=split_digits", "benchmark.return_task_id=false", f"model={model}"]

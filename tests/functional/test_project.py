@@ -169,10 +169,51 @@ def test_lower_precision_follows_float64(dtype, tolerance, solver):
     torch.testing.assert_close(z.double(), expected, rtol=tolerance, atol=tolerance * expected.abs().max())
 
 
-def test_float32_rows_whose_squares_overflow():
+@pytest.mark.parametrize(
+    ("scale_g", "scale_G"), [(1, 1e25), (1, 1e-25), (1e-25, 1e-25), (1e-12, 1e30), (1e22, 1e-18), (1e-30, 1)]
+)
+def test_float32_holds_where_its_squares_overflow_or_underflow(scale_g, scale_G):
     g, G = gradients(8)
-    z = project(g.float(), (1e25 * G).float())
-    torch.testing.assert_close(z, project(g, G).float(), rtol=1e-4, atol=1e-5)
+    z = project((scale_g * g).float(), (scale_G * G).float())
+    torch.testing.assert_close(z.double() / scale_g, project(g, G), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", EXACT)
+@pytest.mark.parametrize("K", [20, 50, 100, 200])
+def test_nearly_parallel_rows_in_float32(solver, K):
+    # The rounding of a float32 Gram matrix makes these indefinite.
+    torch.manual_seed(K)
+    G = torch.randn(K, 1) @ torch.randn(1, 2000) + 2e-4 * torch.randn(K, 2000)
+    g = torch.randn(2000) - 0.05 * G.mean(dim=0) - 0.05 * G[0]
+    z = project(g, G, solver=solver)
+    cosines = G.double() @ z.double() / (G.double().norm(dim=1) * g.double().norm())
+    assert (G @ g < 0).any()
+    assert cosines.min() > -3e-6 * K
+
+
+def test_an_update_that_overflows_its_precision_is_an_error():
+    G = 1e4 * torch.randn(4, 50)
+    with pytest.raises(NonFiniteGradientError, match=r"update z in torch\.float16 is not finite"):
+        project(-G.sum(dim=0).half(), G.half(), memory_strength=3.0)
+
+
+def test_autocast_does_not_lower_the_precision():
+    g, G = (x.float() for x in gradients(14))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = project(g, G, memory_strength=0.2)
+    assert torch.equal(z, project(g, G, memory_strength=0.2))
+
+
+def test_the_finer_precision_of_the_two_counts():
+    g, G = gradients(15)
+    z = project(g, G.float())
+    assert_no_conflict(g, z, G.float().double())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_inputs_that_require_a_gradient(solver):
+    g, G = (x.requires_grad_() for x in gradients(16))
+    assert not project(g, G, solver=solver).requires_grad
 
 
 def test_more_constraints_than_parameters():
@@ -209,12 +250,17 @@ def test_what_is_not_finite_is_named(bad, solver):
         ({"modules": torch.full((40,), -1)}, "module ids start at 0"),
         ({"memory_strength": -0.1}, "memory_strength must be finite and at least 0"),
         ({"memory_strength": float("nan")}, "memory_strength must be finite and at least 0"),
-        ({"ridge": "none"}, "ridge must be 'relative' or 'absolute'; got 'none'"),
+        ({"memory_strength": "0.5"}, "memory_strength must be finite and at least 0; got '0.5'"),
+        ({"ridge": "none"}, r"ridge must be one of \('relative', 'absolute'\); got 'none'"),
         ({"solver": "magic"}, "unknown solver 'magic'"),
+        ({"modules": [0] * 40}, "modules must be a LongTensor, Blocks or None; got a list"),
+        ({"modules": Blocks((3, 4))}, "the modules have 7 coordinates, but g has 40"),
+        ({"g": torch.zeros(40, dtype=torch.long)}, "must be of floating point"),
     ],
 )
-def test_errors_say_what_is_allowed(arguments, message):
-    g, G = gradients(11)
+@pytest.mark.parametrize("conflict", [0.5, -5.0])
+def test_errors_say_what_is_allowed_whether_or_not_there_is_a_conflict(arguments, message, conflict):
+    g, G = gradients(11, conflict=conflict)
     with pytest.raises(ValueError, match=message):
         project(**{"g": g, "G": G, **arguments})
 

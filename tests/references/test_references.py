@@ -48,6 +48,63 @@ def test_an_unused_parameter_has_zeros_and_sparse_gradients_become_dense():
     assert torch.equal(G[0], torch.cat([expected.flatten(), torch.zeros(3)]))
 
 
+def test_a_batch_that_reaches_no_parameter_has_a_row_of_zeros():
+    model = nn.Sequential(nn.Linear(4, 2), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    G = loop(batches(2), loss_of(model[0]), [model[1].weight])
+    assert torch.equal(G, torch.zeros(2, 8))
+
+
+class FunctionalDropout(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, training=self.training)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 1, dropout=0.5)
+
+    def forward(self, x):
+        return self.attention(x, x, x)[0]
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 4, 2, dropout=0.5)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.5), nn.RReLU(), Attention(), Recurrent(), FunctionalDropout()]
+)
+def test_noise_is_the_same_in_every_pass_unless_asked_for(layer):
+    x = torch.randn(6, 4)
+
+    def output(dropout):
+        with reference_mode(layer, batchnorm="update", dropout=dropout, device=CPU):
+            return layer(x)
+
+    assert torch.equal(output(False), output(False))
+    first = output(True)
+    torch.rand(1)  # as the training step between two reference passes does
+    assert not torch.equal(first, output(True))
+
+
+@pytest.mark.parametrize("batchnorm", ["update", "batch", "running"])
+def test_instance_normalisation_follows_the_policy(batchnorm):
+    layer = nn.InstanceNorm1d(3, track_running_stats=True)
+    before = layer.running_mean.clone()
+    with reference_mode(layer, batchnorm=batchnorm, dropout=False, device=CPU):
+        layer(3 + torch.randn(4, 3, 8))
+    assert torch.equal(layer.running_mean, before) == (batchnorm != "update")
+    assert layer.training
+    assert layer.momentum == 0.1
+
+
 def network():
     return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Linear(5, 2))
 

@@ -21,6 +21,18 @@ def test_exact_solvers_meet_kkt_on_degenerate_problems(solver):
     assert worst <= 1e-6
 
 
+@pytest.mark.parametrize("solver", [exact, quadprog])
+def test_exact_solvers_survive_the_rounding_of_float32(solver):
+    for K, b, gamma in degenerate_duals(2000, seed=3):
+        K, b = K.float(), b.float()
+        usable = torch.isfinite(K).all() and (K.diagonal(dim1=-2, dim2=-1) >= 1e-30).all()
+        if usable:  # gram would have accumulated the others in float64
+            v = dual(K, b, memory_strength=gamma, solver=solver)
+            assert torch.isfinite(v).all()
+            assert (v >= gamma).all()
+            assert kkt_residual(K.double(), b.double(), gamma, v.double()) <= 1e-4
+
+
 @pytest.mark.parametrize(("name", "num_problems"), [("diagonal", NUM_PROBLEMS), ("hildreth:3", NUM_PROBLEMS)])
 def test_approximate_solvers_stay_finite_and_above_gamma(name, num_problems):
     for K, b, gamma in degenerate_duals(num_problems, seed=2):
@@ -98,7 +110,7 @@ def test_a_zero_row_gets_exactly_gamma(name):
     torch.testing.assert_close(v, torch.tensor([[0.1, 0.25]]))
 
 
-@pytest.mark.parametrize("name", ["cvxopt", "hildreth:", "hildreth:0", "hildreth:x", 3])
+@pytest.mark.parametrize("name", ["cvxopt", "hildreth:", "hildreth:0", "hildreth:x", 3, ["exact"]])
 def test_unknown_solver_is_named_with_what_is_allowed(name):
     with pytest.raises(ValueError, match=r"unknown solver .* allowed are 'exact', 'quadprog', 'diagonal'"):
         get_solver(name)
