@@ -136,9 +136,7 @@ def test_shared_parameters_count_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     assert sum(Partition("layer").blocks(model).sizes) == 16 + 4 + 4
-    with pytest.raises(
-        ValueError, match=r"'0\.weight' is in no module"
-    ):  # its other name is known, not a typo
+    with pytest.raises(ValueError, match=r"'0\.weight' is in no module"):
         Partition([["1.weight", "0.bias", "1.bias"]]).blocks(model)
 
 
