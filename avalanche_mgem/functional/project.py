@@ -60,9 +60,9 @@ def project(
         ArithmeticError: if the solver finds no solution.
 
     Example:
-        >>> g, G = torch.tensor([1.0, -1.0]), torch.tensor([[0.0, 1.0]])
-        >>> project(g, G)
-        tensor([1., 0.])
+        >>> g, G = torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 2.0]])
+        >>> project(g, G)  # orthogonal to the row of G that it was against
+        tensor([ 1.2000, -0.6000])
     """
     blocks = _checked_blocks(g, G, modules)
     solve = get_solver(solver)
