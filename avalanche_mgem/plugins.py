@@ -12,7 +12,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_mgem.functional import NonFiniteGradientError, project
-from avalanche_mgem.functional.dual import RIDGES, Ridge
+from avalanche_mgem.functional.dual import Ridge, check_ridge
 from avalanche_mgem.memory import Constraint, EpisodicMemory, Grouping, MemoryTransform, origin_experience
 from avalanche_mgem.partition import ModuleSpec, Partition, trainable_parameters
 from avalanche_mgem.references import BATCHNORM_POLICIES, BatchNormPolicy, flatten, loop, reference_mode
@@ -79,8 +79,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         seed: int | None = None,
     ):
         super().__init__()
-        if ridge not in RIDGES:
-            raise ValueError(f"ridge must be one of {RIDGES}; got {ridge!r}.")
+        check_ridge(ridge)
         if reference_batchnorm not in BATCHNORM_POLICIES:
             raise ValueError(
                 f"reference_batchnorm must be one of {BATCHNORM_POLICIES}; got {reference_batchnorm!r}."

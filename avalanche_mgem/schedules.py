@@ -23,7 +23,7 @@ class Schedule(ABC):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class _Ramp(Schedule):
     """From ``start`` at experience 0 to ``end`` at experience ``n_experiences - 1``, then constant."""
 
     start: float
@@ -31,28 +31,33 @@ class Linear(Schedule):
     n_experiences: int
 
     def __post_init__(self) -> None:
-        _check_ends(self.start, self.end, self.n_experiences)
+        _checked(self.start)
+        _checked(self.end)
+        if not isinstance(self.n_experiences, int) or self.n_experiences < 1:
+            raise ValueError(f"n_experiences must be an integer of at least 1; got {self.n_experiences!r}.")
 
     def at(self, experience: int) -> float:
         """See :meth:`Schedule.at`."""
-        return self.start + (self.end - self.start) * _progress(experience, self.n_experiences)
+        progress = min(1.0, experience / max(1, self.n_experiences - 1))
+        return self.start + (self.end - self.start) * self._curve(progress)
+
+    @abstractmethod
+    def _curve(self, progress: float) -> float:
+        """Share of the way from start to end, both in 0..1."""
 
 
-@dataclass(frozen=True)
-class Cosine(Schedule):
+class Linear(_Ramp):
+    """From ``start`` at experience 0 to ``end`` at experience ``n_experiences - 1``, then constant."""
+
+    def _curve(self, progress: float) -> float:
+        return progress
+
+
+class Cosine(_Ramp):
     """Like :class:`Linear`, along half a cosine: slow at both ends."""
 
-    start: float
-    end: float
-    n_experiences: int
-
-    def __post_init__(self) -> None:
-        _check_ends(self.start, self.end, self.n_experiences)
-
-    def at(self, experience: int) -> float:
-        """See :meth:`Schedule.at`."""
-        half_wave = (1 - math.cos(math.pi * _progress(experience, self.n_experiences))) / 2
-        return self.start + (self.end - self.start) * half_wave
+    def _curve(self, progress: float) -> float:
+        return (1 - math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
@@ -109,17 +114,6 @@ def memory_strength_at(spec: MemoryStrength, experience: int, clock: Any) -> flo
     if isinstance(spec, Schedule):
         return _checked(spec.at(experience))
     return _checked(spec(clock) if callable(spec) else spec)
-
-
-def _progress(experience: int, n_experiences: int) -> float:
-    return min(1.0, experience / max(1, n_experiences - 1))
-
-
-def _check_ends(start: float, end: float, n_experiences: int) -> None:
-    _checked(start)
-    _checked(end)
-    if not isinstance(n_experiences, int) or n_experiences < 1:
-        raise ValueError(f"n_experiences must be an integer of at least 1; got {n_experiences!r}.")
 
 
 def _checked(value: Any) -> float:

@@ -32,28 +32,27 @@ class SweepTable(Callback):
         from avalanche_mgem.experiment.table import print_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        summaries = sorted(folder.glob("*/summary.json"), key=_job_number)
-        if summaries:
-            names, shared = _settings([path.parent for path in summaries])
-            results = [json.loads(path.read_text()) for path in summaries]
-            print_sweep(zip(names, results, strict=True), shared)
+        runs = sorted((path.parent for path in folder.glob("*/summary.json")), key=_job_number)
+        if runs:
+            summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+            names, shared = _settings(runs, summaries)
+            print_sweep(zip(names, summaries, strict=True), shared)
         print(f"results: {folder}")  # noqa: T201
         failed = len(list(folder.glob(f"*/{ERROR_FILE}")))
         if failed:
-            sys.stderr.write(f"mgem: {failed} of {failed + len(summaries)} runs failed, see */{ERROR_FILE}\n")
+            sys.stderr.write(f"mgem: {failed} of {failed + len(runs)} runs failed, see */{ERROR_FILE}\n")
             raise SystemExit(2)
 
 
-def _job_number(summary: Path) -> int:
-    number = summary.parent.name.partition("-")[0]
+def _job_number(run: Path) -> int:
+    number = run.name.partition("-")[0]
     return int(number) if number.isdigit() else 0
 
 
-def _settings(runs: list[Path]) -> tuple[list[str], str]:
+def _settings(runs: list[Path], summaries: list[dict[str, Any]]) -> tuple[list[str], str]:
     """For each run its strategy and what else tells it from others, but for the seed; and what all share."""
     settings = []
-    for run in runs:
-        summary = json.loads((run / "summary.json").read_text())
+    for run, summary in zip(runs, summaries, strict=True):
         overrides = json.loads((run / "environment.json").read_text())["overrides"]
         pairs = [item.split("=", 1) for item in overrides if "=" in item]
         options = [

@@ -25,6 +25,12 @@ def relative_ridge(K: Tensor) -> float:
     return max(1e-9, 2 * K.shape[-1] * torch.finfo(K.dtype).eps)
 
 
+def check_ridge(ridge: str) -> None:
+    """Refuses what is not the name of a ridge, with a ValueError."""
+    if ridge not in RIDGES:
+        raise ValueError(f"ridge must be one of {RIDGES}; got {ridge!r}.")
+
+
 def check_options(memory_strength: float, ridge: str) -> None:
     """Refuses what :func:`dual` does not take, whether or not a gradient will need it.
 
@@ -34,8 +40,7 @@ def check_options(memory_strength: float, ridge: str) -> None:
     is_number = isinstance(memory_strength, int | float) and not isinstance(memory_strength, bool)
     if not (is_number and math.isfinite(memory_strength) and memory_strength >= 0):
         raise ValueError(f"memory_strength must be finite and at least 0; got {memory_strength!r}.")
-    if ridge not in RIDGES:
-        raise ValueError(f"ridge must be one of {RIDGES}; got {ridge!r}.")
+    check_ridge(ridge)
 
 
 def dual(
