@@ -2,7 +2,7 @@
 
 import random
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -16,30 +16,12 @@ from avalanche.benchmarks.utils import concat_datasets
 from torch import Tensor
 from torch.utils.data import default_collate
 
-Grouping = Literal["random", "stratified", "label"] | Callable[[Tensor, Tensor], Tensor]
+from avalanche_mgem.constraints import Constraints, Draw, Draws, Index
+from avalanche_mgem.grouping import GROUPINGS, Grouping, split
+
 MemoryTransform = Literal["eval", "train", "frozen"]
 
-GROUPINGS = ("random", "stratified", "label")
 MEMORY_TRANSFORMS = ("eval", "train", "frozen")
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """The samples behind one row of G: a group of one past experience's memory.
-
-    Attributes:
-        experience: index of the past experience in its stream.
-        group: index of the group, ``0..num_groups-1``.
-        x: inputs ``[n, ...]``.
-        y: targets ``[n, ...]``.
-        task_labels: ``[n]``, or None if the benchmark has none.
-    """
-
-    experience: int
-    group: int
-    x: Tensor
-    y: Tensor
-    task_labels: Tensor | None
 
 
 Samples = tuple[Tensor, Tensor, Tensor | None]
@@ -87,6 +69,10 @@ class EpisodicMemory:
             training transform, as Avalanche's GEM does.
         seed: of the generator; None takes the seed of torch's global generator at the first draw, without
             advancing it.
+        patterns_per_step: samples drawn anew for each step, shared evenly among its constraints and at least
+            one for each; None (default) takes the whole memory, as GEM does.
+        experiences_per_step: past experiences drawn anew for each step, the others constrain nothing in it;
+            None (default) takes all.
 
     Raises:
         ValueError: for values that are not allowed.
@@ -97,6 +83,8 @@ class EpisodicMemory:
     grouping: Grouping = "random"
     transform: MemoryTransform = "eval"
     seed: int | None = None
+    patterns_per_step: int | None = None
+    experiences_per_step: int | None = None
     _slots: list[_Slot] = field(default_factory=list)
     _rng: np.random.Generator | None = None
 
@@ -105,8 +93,9 @@ class EpisodicMemory:
             "patterns_per_experience", self.patterns_per_experience, at_least=1
         )
         self.num_groups = _integer("num_groups", self.num_groups, at_least=1)
-        if self.seed is not None:
-            self.seed = _integer("seed", self.seed, at_least=0)
+        for name, least in (("seed", 0), ("patterns_per_step", 1), ("experiences_per_step", 1)):
+            if getattr(self, name) is not None:
+                setattr(self, name, _integer(name, getattr(self, name), at_least=least))
         if self.num_groups > self.patterns_per_experience:
             raise ValueError(
                 f"num_groups={self.num_groups} is larger than the memory of {self.patterns_per_experience} "
@@ -153,7 +142,7 @@ class EpisodicMemory:
         else:
             self._slots[self._slots.index(slot)] = updated
 
-    def constraints(self, experience: Any, device: torch.device) -> list[Constraint]:
+    def constraints(self, experience: Any, device: torch.device) -> Constraints:
         """The groups of all experiences but ``experience``, in the order in which these were trained.
 
         Args:
@@ -161,24 +150,102 @@ class EpisodicMemory:
             device: of the returned tensors.
 
         Raises:
-            ValueError: if an experience's samples cannot be split into the groups asked for.
+            ValueError: if an experience's samples cannot be split into the groups asked for, or those of two
+                experiences differ in shape.
         """
+        slots = self._others(experience)
+        if not slots:
+            return Constraints(torch.empty(0), torch.empty(0), None, (), (), ())
+        stored = [self._stored(slot) for slot in slots]
+        for slot, (inputs, targets, _) in zip(slots, stored, strict=True):
+            self._group(slot, inputs, targets)
+        rows = torch.from_numpy(np.concatenate(_ordered(slots)))
+        groups = [slot.groups for slot in slots if slot.groups is not None]
+        sizes = tuple(n for ids in groups for n in torch.bincount(ids, minlength=self.num_groups).tolist())
+        origins = tuple((slot.experience, group) for slot in slots for group in range(self.num_groups))
+        x, y, task_labels = (_joined(parts, slots) for parts in zip(*stored, strict=True))
+        labels = None if task_labels is None else task_labels[rows]
+        assert x is not None
+        assert y is not None
+        return Constraints(x[rows], y[rows], labels, sizes, origins, _tasks(labels, sizes)).to(device)
+
+    def steps(
+        self, experience: Any, device: torch.device, memory_device: torch.device | None = None
+    ) -> Iterator[Constraints]:
+        """The constraints of one step after another while ``experience`` is trained, without an end.
+
+        Ends at once where nothing constrains it. The whole memory unless ``patterns_per_step`` or
+        ``experiences_per_step`` say otherwise.
+
+        Args:
+            experience: the one that is being trained on.
+            device: of the yielded tensors.
+            memory_device: where the memory rests between the steps; None (default) is ``device``. On the
+                host it is pinned for a GPU, and copied in every step.
+
+        Raises:
+            ValueError: as :meth:`constraints`.
+        """
+        if not self._others(experience):
+            return iter(())
+        return (
+            self._collated_steps(experience, device)
+            if self.transform == "train"
+            else self._stored_steps(self.constraints(experience, memory_device or device), device)
+        )
+
+    def _stored_steps(self, whole: Constraints, device: torch.device) -> Iterator[Constraints]:
+        if device.type == "cuda" and whole.x.device.type == "cpu":
+            whole = whole.pin()
+        draws = self._draws(whole.sizes, whole.origins)
+        if draws is None:
+            while True:
+                yield whole.to(device)
+        while True:
+            yield whole.take(draws.next()).to(device)
+
+    def _collated_steps(self, experience: Any, device: torch.device) -> Iterator[Constraints]:
+        """The training transform is drawn anew for each step, but for the step's samples only."""
+        slots = self._others(experience)
+        whole = self.constraints(experience, torch.device("cpu"))
+        joined = concat_datasets([slot.samples for slot in slots])
+        order = np.concatenate(_ordered(slots))
+        everything = Draw(np.arange(len(order)), whole.sizes, tuple(range(len(whole))))
+        draws = self._draws(whole.sizes, whole.origins)
+        while True:
+            draw = everything if draws is None else draws.next()
+            samples = self._collate(joined.subset(order[draw.positions].tolist()))
+            yield whole.of(draw, *samples).to(device)
+
+    def _draws(self, sizes: tuple[int, ...], origins: tuple[tuple[int, int], ...]) -> Draws | None:
+        if self.patterns_per_step is None and self.experiences_per_step is None:
+            return None
+        return Draws(
+            sizes,
+            origins,
+            patterns_per_step=self.patterns_per_step,
+            experiences_per_step=self.experiences_per_step,
+            generator=self._generator(),
+        )
+
+    def _others(self, experience: Any) -> list[_Slot]:
         current = self._find(experience)
-        found = []
-        for slot in self._slots:
-            if slot is current:
-                continue
-            is_stored = isinstance(slot.samples, tuple)
-            x, y, task_labels = slot.samples if is_stored else self._collate(slot.samples)
-            if slot.groups is None:
-                slot.groups = self._split(slot, x, y)
-            for group in range(self.num_groups):
-                chosen = (slot.groups == group).nonzero().squeeze(1)
-                labels = None if task_labels is None else task_labels[chosen].to(device)
-                found.append(
-                    Constraint(slot.experience, group, x[chosen].to(device), y[chosen].to(device), labels)
-                )
-        return found
+        return [slot for slot in self._slots if slot is not current]
+
+    def _stored(self, slot: _Slot) -> Samples:
+        return slot.samples if isinstance(slot.samples, tuple) else self._collate(slot.samples)
+
+    def _group(self, slot: _Slot, x: Tensor, y: Tensor) -> None:
+        """Splits a slot's samples into groups, once."""
+        if slot.groups is None:
+            slot.groups = split(
+                x,
+                y,
+                num_groups=self.num_groups,
+                grouping=self.grouping,
+                generator=self._generator(),
+                where=f"the memory of experience {slot.experience}",
+            )
 
     def _find(self, experience: Any) -> _Slot | None:
         origin = origin_experience(experience)
@@ -215,29 +282,37 @@ class EpisodicMemory:
         x, y = batch[0], batch[1]
         return x, y, batch[-1] if len(batch) > 2 else None
 
-    def _split(self, slot: _Slot, x: Tensor, y: Tensor) -> Tensor:
-        """Group id of each sample ``[n]``, every id in ``0..num_groups-1`` used at least once."""
-        d, n = self.num_groups, len(y)
-        where = f"the memory of experience {slot.experience}"
-        if d > n:
-            raise ValueError(f"num_groups={d} but {where} holds only {n} samples; a group is never empty.")
-        if callable(self.grouping):
-            return _checked_groups(self.grouping(x, y), d, n, where)
-        order = torch.from_numpy(self._generator().permutation(n))
-        if d == 1:
-            return torch.zeros(n, dtype=torch.long)
-        groups = torch.empty(n, dtype=torch.long)
-        if self.grouping != "random" and (y.dim() != 1 or y.is_floating_point()):
+
+def _ordered(slots: Sequence[_Slot]) -> list[Index]:
+    """The places of the slots' samples among those of all, ordered by group."""
+    places, start = [], 0
+    for slot in slots:
+        assert slot.groups is not None
+        places.append(start + np.argsort(slot.groups.numpy(), kind="stable"))
+        start += len(slot.groups)
+    return places
+
+
+def _tasks(task_labels: Tensor | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
+    """The only task label of each constraint, or None."""
+    if task_labels is None:
+        return (None,) * len(sizes)
+    found = [torch.unique(part).tolist() for part in torch.split(task_labels, list(sizes))]
+    return tuple(labels[0] if len(labels) == 1 else None for labels in found)
+
+
+def _joined(parts: Sequence[Tensor | None], slots: Sequence[_Slot]) -> Tensor | None:
+    """Inputs, targets or task labels of all slots in one tensor."""
+    tensors = [part for part in parts if part is not None]
+    if len(tensors) < len(parts):
+        return None
+    for slot, tensor in zip(slots, tensors, strict=True):
+        if tensor.shape[1:] != tensors[0].shape[1:]:
             raise ValueError(
-                f"grouping={self.grouping!r} needs class labels, integers of shape [n]; "
-                f"{where} has targets {y.dtype} of shape {list(y.shape)}."
+                f"the memory of experience {slot.experience} has samples of shape {list(tensor.shape[1:])}, "
+                f"that of experience {slots[0].experience} {list(tensors[0].shape[1:])}; they must be equal."
             )
-        if self.grouping == "label":
-            return _whole_classes(y, d, where)
-        if self.grouping == "stratified":
-            order = order[torch.argsort(y[order], stable=True)]  # classes together, at random within one
-        groups[order] = torch.arange(n) % d  # dealt like cards
-        return groups
+    return torch.cat(tensors)
 
 
 def origin_experience(experience: Any) -> Any:
@@ -266,35 +341,3 @@ def _integer(name: str, value: Any, *, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ValueError(f"{name} must be an integer of at least {at_least}; got {value!r}.")
     return int(value)
-
-
-def _whole_classes(y: Tensor, d: int, where: str) -> Tensor:
-    """Deals whole classes, largest first, each to the group that is smallest so far."""
-    classes, class_of, counts = torch.unique(y, return_inverse=True, return_counts=True)
-    if d > len(classes):
-        raise ValueError(
-            f"grouping='label' splits whole classes into num_groups={d} groups, but {where} has only "
-            f"{len(classes)} classes."
-        )
-    sizes = [0] * d
-    group_of = torch.empty(len(classes), dtype=torch.long)
-    for c in torch.argsort(counts, descending=True, stable=True).tolist():
-        smallest = sizes.index(min(sizes))
-        group_of[c] = smallest
-        sizes[smallest] += int(counts[c])
-    return group_of[class_of]
-
-
-def _checked_groups(groups: object, d: int, n: int, where: str) -> Tensor:
-    groups = torch.as_tensor(groups).cpu()
-    if groups.shape != (n,) or groups.is_floating_point() or groups.dtype == torch.bool:
-        raise ValueError(
-            f"grouping must return one integer group id a sample, shape [{n}], for {where}; "
-            f"got {groups.dtype} of shape {list(groups.shape)}."
-        )
-    found = set(groups.tolist())
-    if found != set(range(d)):
-        raise ValueError(
-            f"grouping must use every group id in 0..{d - 1} for {where}; got the ids {sorted(found)}."
-        )
-    return groups.long()

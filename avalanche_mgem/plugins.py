@@ -3,21 +3,34 @@
 import math
 import warnings
 import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
-from avalanche.models import avalanche_forward
+from avalanche.models import MultiTaskModule, avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
+from avalanche_mgem import functional
+from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.functional import NonFiniteGradientError, project
 from avalanche_mgem.functional.dual import Ridge, check_ridge
-from avalanche_mgem.memory import Constraint, EpisodicMemory, Grouping, MemoryTransform, origin_experience
+from avalanche_mgem.grouping import Grouping
+from avalanche_mgem.memory import EpisodicMemory, MemoryTransform, origin_experience
 from avalanche_mgem.partition import ModuleSpec, Partition, trainable_parameters
-from avalanche_mgem.references import BATCHNORM_POLICIES, BatchNormPolicy, flatten, loop, reference_mode
+from avalanche_mgem.references import (
+    BATCHNORM_POLICIES,
+    Backend,
+    BatchNormPolicy,
+    References,
+    flatten,
+    reference_mode,
+)
 from avalanche_mgem.schedules import MemoryStrength, check_memory_strength, memory_strength_at
 from avalanche_mgem.solvers import Solver, get_solver
+from avalanche_mgem.timing import phase
 
 
 class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -54,6 +67,19 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             GEM), ``"batch"`` or ``"running"``, see :func:`~avalanche_mgem.references.reference_mode`.
         reference_dropout: draw dropout in reference passes. Off by default: two passes at the same weights
             would give two different constraints.
+        references: how the reference gradients are made: ``"auto"`` (default), ``"loop"``, ``"vmap"`` or
+            ``"layerwise"``; all give the same up to rounding, see
+            :class:`~avalanche_mgem.references.References`.
+        reference_autocast: run reference passes under ``torch.autocast`` in bfloat16. Off by default: the
+            constraints are then good to two or three digits.
+        patterns_per_step: samples drawn from the memory for each step, shared evenly among its constraints.
+            This changes the method: constraints are noisier, and a step costs the same however many
+            experiences there were. None (default) takes the whole memory, as GEM does.
+        experiences_per_step: past experiences drawn for each step, the only ones that constrain it. This
+            changes the method too: a step may raise the loss of the others, and the pull of gamma is that of
+            so many experiences. None (default) takes all.
+        memory_device: where the memory rests between the steps; None (default) is the training device.
+            ``"cpu"`` keeps a large memory in the host's pinned memory and copies it in every step.
         seed: of memory, groups and random modules; None (default) takes the seed of torch's global
             generator without advancing it.
 
@@ -76,6 +102,11 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         memory_transform: MemoryTransform = "eval",
         reference_batchnorm: BatchNormPolicy = "update",
         reference_dropout: bool = False,
+        references: Backend = "auto",
+        reference_autocast: bool = False,
+        patterns_per_step: int | None = None,
+        experiences_per_step: int | None = None,
+        memory_device: str | torch.device | None = None,
         seed: int | None = None,
     ):
         super().__init__()
@@ -87,10 +118,19 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         for name, flag in (
             ("normalize_memory_strength", normalize_memory_strength),
             ("reference_dropout", reference_dropout),
+            ("reference_autocast", reference_autocast),
         ):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False; got {flag!r}.")
-        self.memory = EpisodicMemory(patterns_per_experience, num_groups, grouping, memory_transform, seed)
+        self.memory = EpisodicMemory(
+            patterns_per_experience,
+            num_groups,
+            grouping,
+            memory_transform,
+            seed,
+            patterns_per_step,
+            experiences_per_step,
+        )
         self.memory_strength = check_memory_strength(memory_strength)
         self.partition = Partition(num_modules, seed=self.memory.seed)
         self.solver = get_solver(solver)
@@ -98,15 +138,31 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.normalize_memory_strength = normalize_memory_strength
         self.reference_batchnorm = reference_batchnorm
         self.reference_dropout = reference_dropout
+        self.references = References(references)
+        self.reference_autocast = reference_autocast
+        self.memory_device = None if memory_device is None else torch.device(memory_device)
         self._owner: weakref.ref[Any] | None = None
         self._has_warned = False
-        self._constraints: list[Constraint] = []
-        self._G: Tensor | None = None
+        self._steps: Iterator[Constraints] = iter(())
+        self._constraints: Constraints | None = None
+        self._G: Tensor | functional.References | None = None
         self._parameters: list[torch.nn.Parameter] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the memory, but neither gradients nor what follows from it."""
-        return self.__dict__ | {"_owner": None, "_constraints": [], "_G": None, "_parameters": []}
+        left_out: dict[str, Any] = {
+            "_owner": None,
+            "_steps": iter(()),
+            "_constraints": None,
+            "_G": None,
+            "_parameters": [],
+        }
+        return self.__dict__ | left_out | {"references": References(self.references.backend)}
+
+    @property
+    def reference_backend(self) -> str:
+        """The way of making references in use: what ``"auto"`` has chosen, once it has."""
+        return self.references.chosen or self.references.backend
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Collects the constraints that hold while this experience is trained."""
@@ -117,29 +173,35 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             )
         self._owner = weakref.ref(strategy)
         self._warn_of_hidden_boundaries(strategy.experience)
-        self._constraints = self.memory.constraints(strategy.experience, strategy.device)
+        self._steps = self.memory.steps(strategy.experience, strategy.device, self.memory_device)
+        self.references.reset()
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Computes the reference gradients at the current weights."""
         self._G = None  # an earlier iteration may have been interrupted
-        if not self._constraints:
+        self._constraints = next(self._steps, None)
+        if self._constraints is None:
             return
-        if self.memory.transform == "train":  # the samples' augmentation is drawn anew
-            self._constraints = self.memory.constraints(strategy.experience, strategy.device)
+        if not isinstance(strategy.model, MultiTaskModule):  # without heads, all tasks go in one pass
+            unlabelled = (None,) * len(self._constraints)
+            self._constraints = replace(self._constraints, task_labels=None, tasks=unlabelled)
 
-        def loss(memory: Constraint) -> Tensor:
-            output = avalanche_forward(strategy.model, memory.x, memory.task_labels)
-            value: Tensor = strategy._criterion(output, memory.y)
-            return value
+        def forward(x: Tensor, task_labels: Tensor | None) -> Tensor:
+            output: Tensor = avalanche_forward(strategy.model, x, task_labels)
+            return output
 
         self._parameters = [p for _, p in trainable_parameters(strategy.model)]
-        with reference_mode(
+        mode = reference_mode(
             strategy.model,
             batchnorm=self.reference_batchnorm,
             dropout=self.reference_dropout,
             device=strategy.device,
-        ):
-            self._G = loop(self._constraints, loss, self._parameters)
+        )
+        autocast = torch.autocast(strategy.device.type, torch.bfloat16, enabled=self.reference_autocast)
+        with phase("references"), mode, autocast:
+            self._G = self.references(
+                self._constraints, strategy.model, forward, strategy._criterion, self._parameters
+            )
 
     @torch.no_grad()
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
@@ -167,7 +229,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes samples of the experience into the memory."""
-        self._constraints = []
+        self._steps, self._constraints = iter(()), None
         self.memory.update(strategy.experience)
 
     def _warn_of_hidden_boundaries(self, experience: Any) -> None:
@@ -187,7 +249,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def _not_finite(self, strategy: Any, row: int | None, strength: float) -> FloatingPointError:
         training = f"while training experience {origin_experience(strategy.experience).current_experience}"
-        if row is None:
+        if row is None or self._constraints is None:
             what = "the loss, gradient or update of the current minibatch"
         else:
             memory = self._constraints[row]

@@ -11,10 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_mgem.functional.dual import Ridge
-from avalanche_mgem.memory import Grouping, MemoryTransform
+from avalanche_mgem.grouping import Grouping
+from avalanche_mgem.memory import MemoryTransform
 from avalanche_mgem.partition import ModuleSpec
 from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.references import BatchNormPolicy
+from avalanche_mgem.references import Backend, BatchNormPolicy
 from avalanche_mgem.schedules import MemoryStrength
 from avalanche_mgem.solvers import Solver
 
@@ -40,6 +41,11 @@ class MGEM(SupervisedTemplate):  # type: ignore[misc]
         memory_transform: transform of the memory's samples.
         reference_batchnorm: BatchNorm in reference passes.
         reference_dropout: dropout in reference passes.
+        references: how reference gradients are made.
+        reference_autocast: reference passes in bfloat16.
+        patterns_per_step: samples of the memory in each step; None takes all.
+        experiences_per_step: past experiences that constrain each step; None takes all.
+        memory_device: where the memory rests; None is ``device``.
         seed: of memory, groups and random modules.
         train_mb_size: minibatch size in training.
         train_epochs: epochs on each experience.
@@ -68,6 +74,11 @@ class MGEM(SupervisedTemplate):  # type: ignore[misc]
         memory_transform: MemoryTransform = "eval",
         reference_batchnorm: BatchNormPolicy = "update",
         reference_dropout: bool = False,
+        references: Backend = "auto",
+        reference_autocast: bool = False,
+        patterns_per_step: int | None = None,
+        experiences_per_step: int | None = None,
+        memory_device: str | torch.device | None = None,
         seed: int | None = None,
         train_mb_size: int = 1,
         train_epochs: int = 1,
@@ -90,6 +101,11 @@ class MGEM(SupervisedTemplate):  # type: ignore[misc]
             memory_transform=memory_transform,
             reference_batchnorm=reference_batchnorm,
             reference_dropout=reference_dropout,
+            references=references,
+            reference_autocast=reference_autocast,
+            patterns_per_step=patterns_per_step,
+            experiences_per_step=experiences_per_step,
+            memory_device=memory_device,
             seed=seed,
         )
         super().__init__(

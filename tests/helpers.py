@@ -10,6 +10,8 @@ from avalanche.training.plugins import SupervisedPlugin
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from avalanche_mgem.constraints import Constraints
+
 
 def gradients(
     seed: int, K: int = 6, P: int = 40, *, conflict: float = 0.5, scale: float = 1.0
@@ -126,3 +128,13 @@ class Probe(SupervisedPlugin):
         super().__init__()
         self.seen: list = []
         setattr(self, hook, lambda strategy, **kwargs: self.seen.append(function(strategy)))
+
+
+def constraints(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> Constraints:
+    """Memory groups of these sizes, each of an experience of its own."""
+    tasks: tuple[int | None, ...] = (None,) * len(sizes)
+    if task_labels is not None:
+        found = [part.unique().tolist() for part in task_labels.split(list(sizes))]
+        tasks = tuple(labels[0] if len(labels) == 1 else None for labels in found)
+    origins = tuple((k, 0) for k in range(len(sizes)))
+    return Constraints(x, y, task_labels, tuple(sizes), origins, tasks)

@@ -7,6 +7,6 @@ One step is ``gram`` (gradients to products), ``dual`` (products to multipliers)
 from avalanche_mgem.functional.combine import combine
 from avalanche_mgem.functional.dual import dual
 from avalanche_mgem.functional.gram import Blocks, gram
-from avalanche_mgem.functional.project import NonFiniteGradientError, project
+from avalanche_mgem.functional.project import NonFiniteGradientError, References, project
 
-__all__ = ["Blocks", "NonFiniteGradientError", "combine", "dual", "gram", "project"]
+__all__ = ["Blocks", "NonFiniteGradientError", "References", "combine", "dual", "gram", "project"]

@@ -1,6 +1,8 @@
 """First step of the projection: from gradients to the small numbers that a solver needs."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ class Blocks:
 
     sizes: tuple[int, ...]
     order: Tensor | None = None
+    _pieces: dict[tuple[int, int], list[tuple[int, Tensor | None]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def from_modules(cls, modules: Tensor | None, num_parameters: int) -> "Blocks":
@@ -45,6 +50,33 @@ class Blocks:
         if self.order is not None:
             x = x.index_select(-1, self.order)
         return torch.split(x, list(self.sizes), dim=-1)
+
+    def pieces(self, start: int, stop: int) -> list[tuple[int, Tensor | None]]:
+        """The modules that the coordinates ``start..stop-1`` belong to.
+
+        Returns:
+            module ids, each with the places of its coordinates counted from ``start``; None is all of them.
+        """
+        if (start, stop) not in self._pieces:
+            self._pieces[start, stop] = list(self._found_pieces(start, stop))
+        return self._pieces[start, stop]
+
+    def _found_pieces(self, start: int, stop: int) -> Iterator[tuple[int, Tensor | None]]:
+        ends = list(accumulate(self.sizes))
+        for module, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
+            if self.order is None:
+                first, last = max(start, end - size), min(stop, end)
+                where = torch.arange(first - start, last - start) if first < last else None
+                number = last - first
+            else:
+                own = self.order[end - size : end]  # ascending
+                bounds = torch.tensor([start, stop], device=own.device)
+                first, last = torch.searchsorted(own, bounds).tolist()
+                where, number = own[first:last] - start, last - first
+            if number == stop - start:
+                yield module, None
+            elif number > 0:
+                yield module, where
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Inverse of :meth:`split` for vectors."""

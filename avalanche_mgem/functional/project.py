@@ -1,5 +1,7 @@
 """The projection in one call."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from avalanche_mgem.functional.combine import combine
 from avalanche_mgem.functional.dual import Ridge, check_options, dual
 from avalanche_mgem.functional.gram import Blocks, gram
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
+from avalanche_mgem.timing import phase
 
 
 class NonFiniteGradientError(FloatingPointError):
@@ -21,10 +24,24 @@ class NonFiniteGradientError(FloatingPointError):
         super().__init__(f"The {what} is not finite (or too large for its precision).")
 
 
+class References(Protocol):
+    """Stands for the reference gradients G ``[K, P]`` where only its products are known."""
+
+    num_constraints: int
+
+    def gram(self, g: Tensor, blocks: Blocks, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
+        """As :func:`~avalanche_mgem.functional.gram` of g and G."""
+        ...
+
+    def combine(self, g: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
+        """As :func:`~avalanche_mgem.functional.combine` of g and G."""
+        ...
+
+
 @torch.no_grad()
 def project(
     g: Tensor,
-    G: Tensor,
+    G: Tensor | References,
     *,
     memory_strength: float = 0.0,
     modules: Tensor | Blocks | None = None,
@@ -42,7 +59,7 @@ def project(
 
     Args:
         g: current gradient ``[P]``; float64, float32, bfloat16 or float16.
-        G: reference gradients ``[K, P]``.
+        G: reference gradients ``[K, P]``, or what stands for them.
         memory_strength: :math:`\gamma \ge 0`, the least multiplier of every row where something is violated.
         modules: module id of every coordinate, a LongTensor ``[P]``; None (default) is one module. Prepared
             :class:`Blocks` save reading the ids again in every call.
@@ -67,31 +84,41 @@ def project(
     blocks = _checked_blocks(g, G, modules)
     solve = get_solver(solver)
     check_options(memory_strength, ridge)
-    if G.numel() == 0:
+    if (G.shape[0] if isinstance(G, Tensor) else G.num_constraints) == 0 or g.numel() == 0:
         return g
     with torch.autocast(g.device.type, enabled=False):  # it would compute the products in half precision
-        K, b = gram(g, G, blocks, diagonal=solve is diagonal)
-        _check_finite(K, b)
-        violated = (b < 0).any(dim=1)
-        if not violated.any():
-            return g
-        v = torch.zeros_like(b)
-        v[violated] = dual(
-            K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge
-        )
-        z = combine(g, G, v, blocks)
+        with phase("gram"):
+            K, b = _products(g, G, blocks, diagonal=solve is diagonal)
+        with phase("solver"):
+            _check_finite(K, b)
+            violated = (b < 0).any(dim=1)
+            if not violated.any():
+                return g
+            v = torch.zeros_like(b)
+            v[violated] = dual(
+                K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge
+            )
+        with phase("combine"):
+            z = combine(g, G, v, blocks) if isinstance(G, Tensor) else G.combine(g, v, blocks)
     if not torch.isfinite(z).all():
         raise NonFiniteGradientError(f"update z in {z.dtype}")
     return z
 
 
-def _checked_blocks(g: Tensor, G: Tensor, modules: Tensor | Blocks | None) -> Blocks:
-    if g.dim() != 1 or G.dim() != 2 or G.shape[1] != g.shape[0]:
-        raise ValueError(
-            f"expected g of shape [P] and G of shape [K, P]; got {list(g.shape)} and {list(G.shape)}."
-        )
-    if not (g.is_floating_point() and G.is_floating_point()):
-        raise ValueError(f"g and G must be of floating point; got {g.dtype} and {G.dtype}.")
+def _products(g: Tensor, G: Tensor | References, blocks: Blocks, *, diagonal: bool) -> tuple[Tensor, Tensor]:
+    if isinstance(G, Tensor):
+        return gram(g, G, blocks, diagonal=diagonal)
+    return G.gram(g, blocks, diagonal=diagonal)
+
+
+def _checked_blocks(g: Tensor, G: Tensor | References, modules: Tensor | Blocks | None) -> Blocks:
+    if isinstance(G, Tensor):
+        if g.dim() != 1 or G.dim() != 2 or G.shape[1] != g.shape[0]:
+            raise ValueError(
+                f"expected g of shape [P] and G of shape [K, P]; got {list(g.shape)} and {list(G.shape)}."
+            )
+        if not (g.is_floating_point() and G.is_floating_point()):
+            raise ValueError(f"g and G must be of floating point; got {g.dtype} and {G.dtype}.")
     if not isinstance(modules, Blocks):
         modules = modules.to(g.device) if isinstance(modules, Tensor) else modules
         return Blocks.from_modules(modules, g.shape[0])

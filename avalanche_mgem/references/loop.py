@@ -1,28 +1,42 @@
 """Reference gradients one memory group after another: serves every model."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Batch = TypeVar("Batch")
+from avalanche_mgem.constraints import Constraints
+
+Forward = Callable[[Tensor, Tensor | None], Tensor]
+Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-def loop(batches: Sequence[Batch], loss: Callable[[Batch], Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """The gradient of the loss on each batch.
+def loop(
+    constraints: Constraints,
+    model: nn.Module,
+    forward: Forward,
+    criterion: Criterion,
+    parameters: Sequence[nn.Parameter],
+) -> Tensor:
+    """The gradient of the loss on each constraint.
 
     Leaves ``.grad`` of the parameters alone, so that a user's accumulated gradients survive.
 
     Args:
-        batches: the memory groups, anything that ``loss`` takes.
-        loss: the scalar mean loss on a batch.
+        constraints: the memory groups.
+        model: the model, which only ``forward`` needs here.
+        forward: the model's output on inputs and task labels.
+        criterion: the scalar mean loss.
         parameters: with respect to these; P coordinates in all.
 
     Returns:
-        G ``[K, P]``, a row for each batch. A parameter that a batch does not reach has zeros there.
+        G ``[K, P]``, a row for each constraint. A parameter that a constraint does not reach has zeros there.
     """
-    return torch.stack([flatten(_gradients(loss(batch), parameters), parameters) for batch in batches])
+    rows = []
+    for one in constraints:
+        loss = criterion(forward(one.x, one.task_labels), one.y)
+        rows.append(flatten(_gradients(loss, parameters), parameters))
+    return torch.stack(rows)
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:

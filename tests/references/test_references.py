@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers import constraints
 from torch import nn
 
 from avalanche_mgem.references import loop, reference_mode
@@ -7,26 +8,30 @@ from avalanche_mgem.references import loop, reference_mode
 CPU = torch.device("cpu")
 
 
-def batches(n=3, size=8):
-    return [(torch.randn(size, 4), torch.randint(0, 2, (size,))) for _ in range(n)]
+CE = nn.CrossEntropyLoss()
 
 
-def loss_of(model):
-    return lambda batch: nn.functional.cross_entropy(model(batch[0]), batch[1])
+def groups(n=3, size=8, dtype=torch.float32):
+    return constraints(torch.randn(n * size, 4, dtype=dtype), torch.randint(0, 2, (n * size,)), (size,) * n)
 
 
-def test_rows_are_the_gradients_of_each_batch():
+def rows(model, batches, parameters=None, criterion=CE):
+    parameters = list(model.parameters()) if parameters is None else parameters
+    return loop(batches, model, lambda x, t: model(x), criterion, parameters)
+
+
+def test_rows_are_the_gradients_of_each_group():
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
-    data = [(x.double(), y) for x, y in batches()]
-    G = loop(data, loss_of(model), list(model.parameters()))
-    # An independent oracle: central differences of each batch's loss along a random direction.
+    data = groups(dtype=torch.float64)
+    G = rows(model, data)
+    # An independent oracle: central differences of each group's loss along a random direction.
     direction, step = torch.randn(G.shape[1], dtype=torch.float64), 1e-5
     origin = nn.utils.parameters_to_vector(model.parameters())
-    for batch, row in zip(data, G, strict=True):
+    for one, row in zip(data, G, strict=True):
         values = []
         for sign in (1, -1):
             nn.utils.vector_to_parameters(origin + sign * step * direction, model.parameters())
-            values.append(loss_of(model)(batch).item())
+            values.append(CE(model(one.x), one.y).item())
         nn.utils.vector_to_parameters(origin, model.parameters())
         assert (values[0] - values[1]) / (2 * step) == pytest.approx((row @ direction).item(), rel=1e-6)
 
@@ -34,7 +39,7 @@ def test_rows_are_the_gradients_of_each_batch():
 def test_grad_of_the_parameters_is_left_alone():
     model = nn.Linear(4, 2)
     model.weight.grad = torch.full_like(model.weight, 3.0)
-    loop(batches(), loss_of(model), list(model.parameters()))
+    rows(model, groups())
     assert (model.weight.grad == 3).all()
     assert model.bias.grad is None
 
@@ -42,16 +47,17 @@ def test_grad_of_the_parameters_is_left_alone():
 def test_an_unused_parameter_has_zeros_and_sparse_gradients_become_dense():
     embedding = nn.Embedding(6, 2, sparse=True)
     unused = nn.Parameter(torch.randn(3))
-    G = loop([torch.tensor([1, 4])], lambda i: embedding(i).sum(), [embedding.weight, unused])
+    tokens = constraints(torch.tensor([1, 4]), torch.zeros(2), (2,))
+    G = rows(embedding, tokens, [embedding.weight, unused], lambda output, y: output.sum())
     expected = torch.zeros(6, 2)
     expected[[1, 4]] = 1
     assert torch.equal(G[0], torch.cat([expected.flatten(), torch.zeros(3)]))
 
 
-def test_a_batch_that_reaches_no_parameter_has_a_row_of_zeros():
+def test_a_group_that_reaches_no_parameter_has_a_row_of_zeros():
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(4, 2))
     model[0].requires_grad_(False)
-    G = loop(batches(2), loss_of(model[0]), [model[1].weight])
+    G = rows(model[0], groups(2), [model[1].weight])
     assert torch.equal(G, torch.zeros(2, 8))
 
 

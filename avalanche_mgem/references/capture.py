@@ -1,0 +1,241 @@
+"""What a model's layers see in one pass over many groups at once, as the layer-wise references need it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from avalanche_mgem.references.rules import Rule, rule_of
+
+
+class LayerwiseError(ValueError):
+    """A layer saw other than all samples of the pass, so that the groups' gradients cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a parameter in a pass: of it follows the gradient on each of the pass's groups.
+
+    Attributes:
+        layer: the layer that owns the parameter.
+        name: the parameter's name in the layer.
+        rule: computes gradients from ``a`` and ``d``.
+        a: the layer's input.
+        d: the gradient with respect to its output.
+    """
+
+    layer: nn.Module
+    name: str
+    rule: Rule
+    a: Tensor
+    d: Tensor
+
+
+class Capture:
+    """Watches a model in one forward and backward pass over ``K`` groups; the model is as before on exit.
+
+    Layers with a rule run on all samples together, and tell what went in and what came back. Any other module
+    that owns parameters runs group by group, on parameters of each group's own, whose gradients come from
+    autograd: BatchNorm with the statistics of each group, attention, and whatever a user wrote. A parameter
+    of leading dimension 1 that belongs to a module with children (class tokens, position embeddings) is
+    repeated for each sample.
+
+    Args:
+        model: the model.
+        parameters: the trainable ones; frozen during the pass, so that autograd goes through the activations
+            only.
+        sizes: number of samples of each group.
+        on_use: called with the parameter's index and its use in the backward pass, as soon as it is known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        sizes: Sequence[int],
+        on_use: Callable[[int, Use], None],
+    ):
+        self._model = model
+        self._parameters = parameters
+        self._sizes = list(sizes)
+        self._index = {id(p): i for i, p in enumerate(parameters)}
+        self._on_use = on_use
+        self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
+        self._copies: list[tuple[int, list[Tensor]]] = []  # index, and a leaf for each group or one for all
+        self._of_unit: dict[int, list[dict[str, Tensor]]] = {}
+        self._exit = ExitStack()
+
+    def __enter__(self) -> "Capture":
+        try:
+            self._prepare(self._model, set())
+            for p in self._parameters:
+                self._exit.callback(p.requires_grad_, True)
+                p.requires_grad_(False)
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def backward(self, loss: Tensor) -> dict[int, Tensor]:
+        """Runs backward; returns the gradients ``[K, ...]`` of the parameters that autograd gives."""
+        if not loss.requires_grad:
+            return {}
+        leaves = [leaf for _, copies in self._copies for leaf in copies]
+        gradients = iter(torch.autograd.grad(loss, [self._anchor, *leaves], allow_unused=True)[1:])
+        found: dict[int, Tensor] = {}
+        for index, copies in self._copies:
+            parts = [(next(gradients), leaf) for leaf in copies]
+            if all(part is None for part, _ in parts):
+                continue
+            rows = [torch.zeros_like(leaf) if part is None else part.to_dense() for part, leaf in parts]
+            stacked = torch.stack(rows) if len(rows) > 1 or len(self._sizes) == 1 else rows[0]
+            stacked = stacked.reshape(len(self._sizes), -1)
+            found[index] = found[index] + stacked if index in found else stacked
+        return found
+
+    def _prepare(self, module: nn.Module, seen: set[int]) -> None:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        own = [(name, p) for name, p in module.named_parameters(recurse=False) if id(p) in self._index]
+        children = list(module.children())
+        if is_parametrized(module):
+            self._run_by_group(module)
+            return
+        if own:
+            rule = rule_of(module)
+            if rule is not None:
+                hook = module.register_forward_hook(
+                    partial(self._after_layer, rule), with_kwargs=True, prepend=True
+                )
+                self._exit.callback(hook.remove)
+            elif children and all(p.dim() > 1 and p.shape[0] == 1 for _, p in own):
+                for name, p in own:
+                    self._repeat_for_samples(module, name, p)
+            else:
+                self._run_by_group(module)
+                return
+        for child in children:
+            self._prepare(child, seen)
+
+    def _after_layer(
+        self, rule: Rule, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor:
+        if not torch.is_grad_enabled():
+            return output
+        a: Tensor = args[0] if args else kwargs["input"]
+        self._check_samples(layer, a, 0)
+        if not output.requires_grad:  # a first layer: from here on there is a way back
+            output = output + self._anchor
+        output.register_hook(  # type: ignore[no-untyped-call]
+            partial(self._after_backward, rule, layer, a.detach())
+        )
+        return output
+
+    def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, d: Tensor) -> None:
+        with torch.no_grad():
+            for name, p in layer.named_parameters(recurse=False):
+                if id(p) in self._index:
+                    self._on_use(self._index[id(p)], Use(layer, name, rule, a, d))
+
+    def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
+        leaf = p.detach().expand(len(self._sizes), *p.shape[1:]).clone().requires_grad_()
+        self._copies.append((self._index[id(p)], [leaf]))
+        repeats = torch.tensor(self._sizes, device=p.device)
+        self._exit.enter_context(_replaced(module, {name: leaf.repeat_interleave(repeats, dim=0)}))
+
+    def _run_by_group(self, module: nn.Module) -> None:
+        if "forward" in vars(module):
+            raise LayerwiseError(f"the forward of {type(module).__name__} has been replaced already")
+        original = module.forward
+        module.forward = partial(self._forward_by_group, module, original)
+        self._exit.callback(delattr, module, "forward")
+
+    def _forward_by_group(
+        self, module: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        # Attention and recurrent layers may have the samples in their second dimension.
+        dim = 0 if getattr(module, "batch_first", True) else 1
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        if not tensors:
+            raise LayerwiseError(f"a {type(module).__name__} takes no tensor with the samples")
+        self._check_samples(module, tensors[0], dim)
+        outputs = []
+        for k, copies in enumerate(self._group_copies(module)):
+            part = partial(self._part, k=k, dim=dim)
+            with _replaced(module, copies):
+                outputs.append(original(*map(part, args), **{key: part(x) for key, x in kwargs.items()}))
+        return self._merged(outputs, module, dim)
+
+    def _group_copies(self, module: nn.Module) -> list[dict[str, Tensor]]:
+        """Parameters for each group, which share memory and differ for autograd; the same in every call."""
+        if id(module) not in self._of_unit:
+            named = module.named_parameters(remove_duplicate=False)
+            names = {name: p for name, p in named if id(p) in self._index}
+            unique = {id(p): p for p in names.values()}
+            leaves = [{i: p.detach().requires_grad_() for i, p in unique.items()} for _ in self._sizes]
+            self._of_unit[id(module)] = [
+                {name: group[id(p)] for name, p in names.items()} for group in leaves
+            ]
+            self._copies += [(self._index[i], [group[i] for group in leaves]) for i in unique]
+        return self._of_unit[id(module)]
+
+    def _part(self, x: Any, *, k: int, dim: int) -> Any:
+        """Group k of an argument; what has no samples is for all."""
+        if not isinstance(x, Tensor):
+            return x
+        n = sum(self._sizes)
+        for d in (dim, 0):
+            if x.dim() > d and x.shape[d] == n:
+                return x.narrow(d, sum(self._sizes[:k]), self._sizes[k])
+        return x
+
+    def _merged(self, outputs: list[Any], module: nn.Module, dim: int) -> Any:
+        """The groups' outputs as one; what follows a layer's first output has the samples elsewhere."""
+        first = outputs[0]
+        if isinstance(first, Tensor):
+            return torch.cat(outputs, dim)
+        if isinstance(first, tuple):
+            parts = list(zip(*outputs, strict=True))
+            others = 1 if isinstance(module, nn.RNNBase) else 0
+            merged = [self._merged(list(parts[0]), module, dim)]
+            return (*merged, *(self._merged(list(part), module, others) for part in parts[1:]))
+        if first is None:
+            return None
+        raise LayerwiseError(f"a {type(module).__name__} returns a {type(first).__name__}")
+
+    def _check_samples(self, layer: nn.Module, x: Tensor, dim: int) -> None:
+        n = sum(self._sizes)
+        if len(self._sizes) > 1 and (x.dim() <= dim or x.shape[dim] != n):
+            raise LayerwiseError(
+                f"a {type(layer).__name__} got an input of shape {list(x.shape)} in a pass over {n} samples"
+            )
+
+
+@contextmanager
+def _replaced(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Puts tensors in the place of parameters of a module or its children."""
+    places = [(module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in tensors]
+    before = [owner._parameters[name] for owner, name in places]
+    _put(places, list(tensors.values()))
+    try:
+        yield
+    finally:
+        _put(places, before)
+
+
+def _put(places: Sequence[tuple[nn.Module, str]], tensors: Sequence[Any]) -> None:
+    for (owner, name), tensor in zip(places, tensors, strict=True):
+        owner._parameters[name] = tensor
+        if isinstance(owner, nn.RNNBase):  # it keeps a list of its own
+            owner._flat_weights[owner._flat_weights_names.index(name)] = tensor

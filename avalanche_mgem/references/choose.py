@@ -1,0 +1,168 @@
+"""Which way of making reference gradients fits a model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_mgem.constraints import Constraints, Draw
+from avalanche_mgem.references.capture import LayerwiseError
+from avalanche_mgem.references.factors import Factors
+from avalanche_mgem.references.layerwise import Layerwise
+from avalanche_mgem.references.loop import Criterion, Forward, loop
+from avalanche_mgem.references.vmap import vmap
+
+Backend = Literal["auto", "loop", "vmap", "layerwise"]
+BACKENDS = ("auto", "loop", "vmap", "layerwise")
+
+_Compute = Callable[[Constraints, nn.Module, Forward, Criterion, Sequence[nn.Parameter]], Tensor | Factors]
+
+_PROBE_CONSTRAINTS, _PROBE_SAMPLES = 3, 4
+_PROBE_TOLERANCE = 0.05  # a ReLU at zero differs by 5e-3 in float32; gradients mixed up differ by order 1
+
+
+class References:
+    """Makes reference gradients by one of the backends; ``"auto"`` picks it.
+
+    - ``"loop"``: one group after another, as Avalanche's GEM. Serves every model.
+    - ``"vmap"``: all groups vectorised by ``torch.func``. No heads by task label, no running statistics.
+    - ``"layerwise"``: one pass over all groups, and each layer's gradients from its input and output
+      gradient; G is never held where that is larger. Serves whatever :class:`Capture` can watch.
+    - ``"auto"``: layerwise, if on a few samples of the memory its gradients are those of the loop; else the
+      loop.
+
+    Args:
+        backend: one of these.
+
+    Attributes:
+        chosen: the backend in use; None until the first step with a constraint.
+        reason: why ``"auto"`` has chosen it.
+
+    Raises:
+        ValueError: if there is no such backend.
+    """
+
+    def __init__(self, backend: Backend = "auto"):
+        if backend not in BACKENDS:
+            raise ValueError(f"references must be one of {BACKENDS}; got {backend!r}.")
+        self.backend = backend
+        self.chosen: Backend | None = None
+        self.reason = ""
+        self._compute: _Compute | None = None
+
+    def reset(self) -> None:
+        """Lets the next step choose anew, because the model may have changed."""
+        self._compute = None
+
+    def __call__(
+        self,
+        constraints: Constraints,
+        model: nn.Module,
+        forward: Forward,
+        criterion: Criterion,
+        parameters: Sequence[nn.Parameter],
+    ) -> Tensor | Factors:
+        """The gradients of the loss on each constraint: G ``[K, P]``, or what stands for it.
+
+        Args:
+            constraints: the memory groups.
+            model: the model, in the state in which the gradients are taken.
+            forward: its output on inputs and task labels.
+            criterion: the scalar mean loss.
+            parameters: with respect to these, all trainable ones of ``model``.
+
+        Raises:
+            ValueError: if the backend does not fit the model.
+        """
+        arguments = (model, forward, criterion, parameters)
+        if self._compute is None:
+            self._choose(constraints, *arguments)
+        assert self._compute is not None
+        try:
+            return self._compute(constraints, *arguments)
+        except LayerwiseError as error:
+            if self.backend == "layerwise":
+                raise _refusal(str(error)) from error
+            self._take("loop", loop, str(error))
+            return loop(constraints, *arguments)
+
+    def _choose(
+        self,
+        constraints: Constraints,
+        model: nn.Module,
+        forward: Forward,
+        criterion: Criterion,
+        parameters: Sequence[nn.Parameter],
+    ) -> None:
+        if self.backend == "loop":
+            return self._take("loop", loop)
+        if self.backend == "vmap":
+            return self._take("vmap", vmap)
+        problem = _problem(constraints, model, forward, criterion, parameters)
+        if problem is None:
+            return self._take("layerwise", Layerwise(), "its gradients are those of the loop")
+        if self.backend == "layerwise":
+            raise _refusal(problem)
+        return self._take("loop", loop, problem)
+
+    def _take(self, name: Backend, compute: _Compute, reason: str = "") -> None:
+        self.chosen, self._compute, self.reason = name, compute, reason
+
+
+def _refusal(problem: str) -> ValueError:
+    return ValueError(f"references='layerwise' does not fit this model: {problem}; use 'loop' or 'auto'.")
+
+
+def _problem(
+    constraints: Constraints,
+    model: nn.Module,
+    forward: Forward,
+    criterion: Criterion,
+    parameters: Sequence[nn.Parameter],
+) -> str | None:
+    """What is wrong with the layer-wise gradients on a few samples, or None.
+
+    No rule can see what a model does with a weight outside of its layer. So the gradients are compared.
+    """
+    probe = _few(constraints)
+    with _buffers_restored(model):
+        expected = loop(probe, model, forward, criterion, parameters)
+    with _buffers_restored(model):
+        try:
+            found = Layerwise(sample_bytes=1.0)(probe, model, forward, criterion, parameters).rows()
+        except LayerwiseError as error:
+            return str(error)
+    start = 0
+    names = {id(p): name for name, p in model.named_parameters()}
+    scale = torch.linalg.vector_norm(expected.double(), dim=1)
+    for p in parameters:
+        own = slice(start, start + p.numel())
+        start += p.numel()
+        difference = torch.linalg.vector_norm((found[:, own] - expected[:, own]).double(), dim=1)
+        if not bool((difference <= _PROBE_TOLERANCE * scale).all()):
+            return f"the gradients of {names[id(p)]!r} are not those of the loop"
+    return None
+
+
+def _few(constraints: Constraints) -> Constraints:
+    """A few samples of a few constraints, the first and the last among them."""
+    last = len(constraints) - 1
+    kept = sorted({round(i * last / (_PROBE_CONSTRAINTS - 1)) for i in range(_PROBE_CONSTRAINTS)})
+    sizes = tuple(min(constraints.sizes[k], _PROBE_SAMPLES + i) for i, k in enumerate(kept))
+    starts = [sum(constraints.sizes[:k]) for k in kept]
+    positions = [start + i for start, size in zip(starts, sizes, strict=True) for i in range(size)]
+    return constraints.take(Draw(torch.tensor(positions).numpy(), sizes, tuple(kept)))
+
+
+@contextmanager
+def _buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Undoes what passes do to the model's buffers, such as running statistics."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)

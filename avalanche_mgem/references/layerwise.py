@@ -1,0 +1,145 @@
+"""Reference gradients layer by layer: one forward and backward over all memories, and no G.
+
+Each layer's gradient on a group follows from the group's rows of its input and output gradient (see
+:mod:`~avalanche_mgem.references.rules`). What is kept of a layer is the smaller of the two.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
+
+from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.references.capture import Capture, Use
+from avalanche_mgem.references.factors import Factors, Part, is_cheaper_by_samples
+from avalanche_mgem.references.loop import Criterion, Forward
+
+KEPT_ROWS_BYTES = 2**28
+"""G up to this size is kept, which saves computing its rows a second time for the update."""
+
+PASS_BYTES = {"cpu": 2**25, "cuda": 2**30}
+"""Layer outputs of one pass: beyond it nothing is gained, on a CPU because they leave the cache."""
+
+
+class Layerwise:
+    """Computes the gradients of the loss on each constraint, in factors.
+
+    Args:
+        sample_bytes: layer outputs of one sample, by which it chooses how many go in one pass; None measures
+            them in the first pass, of a single constraint.
+    """
+
+    def __init__(self, sample_bytes: float | None = None) -> None:
+        self._sample_bytes = sample_bytes
+
+    def __call__(
+        self,
+        constraints: Constraints,
+        model: nn.Module,
+        forward: Forward,
+        criterion: Criterion,
+        parameters: Sequence[nn.Parameter],
+    ) -> Factors:
+        """One forward and backward pass over as many constraints at a time as are worth it.
+
+        Args:
+            constraints: the memory groups.
+            model: the model; its layers are watched and parameters frozen during the passes.
+            forward: the model's output on inputs and task labels; calls ``model``.
+            criterion: the scalar mean loss.
+            parameters: with respect to these, all trainable ones of ``model``.
+
+        Returns:
+            what :func:`~avalanche_mgem.functional.project` takes in place of G ``[K, P]``.
+
+        Raises:
+            LayerwiseError: if the gradients of the groups cannot be told apart in this model.
+        """
+        factors = Factors(parameters, len(constraints))
+        start = 0
+        while start < len(constraints):
+            part = constraints[start : self._end_of_pass(constraints, start)]
+            keep = _Keeper(factors, constraints, parameters, start, part.sizes)
+            with Capture(model, parameters, part.sizes, keep) as capture:
+                loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
+                for index, rows in capture.backward(loss).items():
+                    factors.add(index, Part(start, part.sizes, rows=rows))
+            self._sample_bytes = max(1.0, keep.bytes / len(part.y))
+            start += len(part)
+        return factors
+
+    def _end_of_pass(self, constraints: Constraints, start: int) -> int:
+        """Groups of one task, of which each head sees all samples, or a single one; not too many."""
+        sizes, tasks = constraints.sizes, constraints.tasks
+        limit = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        stop, samples = start + 1, sizes[start]
+        is_separate = tasks[start] is None and constraints.task_labels is not None
+        while stop < len(sizes) and tasks[stop] == tasks[start] and not is_separate:
+            samples += sizes[stop]
+            if samples > limit:
+                break
+            stop += 1
+        return stop
+
+
+class _Keeper:
+    """Puts into the factors what one pass tells of a parameter, as the smaller of rows and use.
+
+    Args:
+        factors: where to put it.
+        constraints: all of the step.
+        parameters: all of the model.
+        start: the pass's first constraint.
+        sizes: numbers of samples of the pass's constraints.
+    """
+
+    def __init__(
+        self,
+        factors: Factors,
+        constraints: Constraints,
+        parameters: Sequence[nn.Parameter],
+        start: int,
+        sizes: tuple[int, ...],
+    ):
+        self._factors, self._parameters = factors, parameters
+        self._start, self._sizes = start, sizes
+        self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
+        row_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        self._keeps_all_rows = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
+        self.bytes = 0  # of the layers' outputs that went by
+
+    def __call__(self, index: int, use: Use) -> None:
+        part = Part(self._start, self._sizes, use)
+        if use.name == "weight":
+            self.bytes += _bytes(use.d)
+        rows_bytes = len(self._sizes) * _bytes(self._parameters[index])
+        is_small = self._keeps_all_rows or rows_bytes <= _bytes(use.a) + _bytes(use.d)
+        if is_small and not is_cheaper_by_samples(part, self._num_constraints, self._num_samples):
+            part = part.computed()
+        self._factors.add(index, part)
+
+
+def _sum_of_means(criterion: Criterion, output: Tensor, part: Constraints) -> Tensor:
+    """The sum of the groups' mean losses: of one output, only its own group's mean has a gradient."""
+    sizes = list(part.sizes)
+    if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion) and part.y.dim() == 1:
+        ignored, smoothing = criterion.ignore_index, criterion.label_smoothing
+        losses = F.cross_entropy(
+            output, part.y, ignore_index=ignored, reduction="none", label_smoothing=smoothing
+        )
+        counted = (part.y != ignored).to(losses.dtype)
+        if len(set(sizes)) == 1:
+            return (losses.view(len(sizes), -1).sum(1) / counted.view(len(sizes), -1).sum(1)).sum()
+        means = zip(torch.split(losses, sizes), torch.split(counted, sizes), strict=True)
+        return torch.stack([own.sum() / number.sum() for own, number in means]).sum()
+    groups = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
+    return torch.stack([criterion(output_k, y_k) for output_k, y_k in groups]).sum()
+
+
+def _is_plain(criterion: nn.CrossEntropyLoss) -> bool:
+    return criterion.reduction == "mean" and criterion.weight is None
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()

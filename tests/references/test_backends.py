@@ -1,0 +1,397 @@
+"""All ways of making reference gradients give the same, in float64."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from avalanche.models import SlimResNet18
+from helpers import MLP, constraints, mlp
+from torch import nn
+
+from avalanche_mgem.functional import Blocks, combine, gram, project
+from avalanche_mgem.models import PaperCNN
+from avalanche_mgem.references import Layerwise, References, layerwise, loop, reference_mode, vmap
+from avalanche_mgem.references.rules import RULES, rule_of
+
+CPU = torch.device("cpu")
+CE = nn.CrossEntropyLoss()
+
+
+class Conv(nn.Module):
+    """All kinds of convolution that rules exist for, and a linear layer on positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding="same", padding_mode="reflect"),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=False),
+            nn.GroupNorm(3, 6),
+            nn.Tanh(),
+            nn.Conv2d(6, 5, 2, dilation=2, padding="valid"),
+            nn.Flatten(2),
+            nn.Conv1d(5, 5, 3, padding="same", bias=False),  # the norm would make its gradient rounding
+            nn.LayerNorm(4),
+            nn.Linear(4, 2),
+            nn.RMSNorm([5, 2]),
+            nn.Flatten(),
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Text(nn.Module):
+    """An embedding, attention, a recurrent layer and weights shared with the output."""
+
+    def __init__(self, batch_first=True):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8, padding_idx=0)
+        self.position = nn.Parameter(torch.randn(1, 5, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+        self.classifier = nn.Linear(8, 11, bias=False)
+        self.classifier.weight = self.embedding.weight
+
+    def forward(self, x):
+        h = self.embedding(x) + self.position
+        h = self.attention(h, h, h, need_weights=False)[0]
+        return self.classifier(self.recurrent(h)[0]).mean(dim=1)
+
+
+class Scale(nn.Module):
+    """A layer of a user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(7))
+
+    def forward(self, x):
+        return x * self.scale.exp()
+
+
+class Shared(nn.Module):
+    """A layer that is used twice, one that is not used, and a layer of a user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.shared, self.scale = nn.Linear(6, 7), nn.Linear(7, 7), Scale()
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.shared(self.first(x)))
+        return self.scale(self.shared(h))
+
+
+def parametrized():
+    model = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 3))
+    nn.utils.parametrizations.weight_norm(model[0])
+    return model
+
+
+def vit():
+    return torchvision.models.VisionTransformer(
+        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+    )
+
+
+def resnet18():
+    model = torchvision.models.resnet18(num_classes=5)
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    return model
+
+
+MODELS = {
+    "mlp": (lambda: MLP(6, 5, 3), (6,), 3),
+    "cnn": (Conv, (3, 8, 8), 10),
+    "paper cnn": (lambda: PaperCNN(4, (3, 8, 8), channels=(4, 6)), (3, 8, 8), 4),
+    "reduced resnet18": (lambda: SlimResNet18(3, nf=2), (3, 32, 32), 3),
+    "vit": (vit, (3, 8, 8), 3),
+    "text": (Text, None, 11),
+    "shared": (Shared, (6,), 7),
+    "weight norm": (parametrized, (6,), 3),
+}
+
+
+def problem(name, sizes=(3, 4, 2)):
+    make, shape, classes = MODELS[name]
+    torch.manual_seed(0)
+    model = make().double()
+    n = sum(sizes)
+    x = torch.randint(0, 11, (n, 5)) if shape is None else torch.randn(n, *shape, dtype=torch.float64)
+    return model, constraints(x, torch.randint(0, classes, (n,)), sizes)
+
+
+def arguments(model, criterion=CE):
+    return (model, lambda x, t: model(x), criterion, [p for p in model.parameters() if p.requires_grad])
+
+
+def assert_equal_rows(found, expected):
+    scale = expected.abs().max()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11 * scale.item())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sizes", [(3, 4, 2), (3, 3), (5,)])
+def test_layerwise_is_the_loop(name, sizes):
+    model, groups = problem(name, sizes)
+    compute = Layerwise()
+    expected = loop(groups, *arguments(model))
+    for _ in range(2):  # the second call knows how many groups go in one pass
+        assert_equal_rows(compute(groups, *arguments(model)).rows(), expected)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "shared", "weight norm"])
+@pytest.mark.parametrize("sizes", [(3, 4, 3), (3, 3)])
+def test_vmap_is_the_loop(name, sizes):
+    model, groups = problem(name, sizes)
+    assert_equal_rows(vmap(groups, *arguments(model)), loop(groups, *arguments(model)))
+
+
+@pytest.mark.parametrize("name", ["paper cnn", "reduced resnet18"])
+@pytest.mark.parametrize("policy", ["update", "batch", "running"])
+def test_layerwise_respects_the_batchnorm_policy(name, policy):
+    model, groups = problem(name)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    other = copy.deepcopy(model)
+    with reference_mode(model, batchnorm=policy, dropout=False, device=CPU):
+        expected = loop(groups, *arguments(model))
+    with reference_mode(other, batchnorm=policy, dropout=False, device=CPU):
+        found = Layerwise()(groups, *arguments(other)).rows()
+    assert_equal_rows(found, expected)
+    for (key, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=key)
+
+
+def test_layerwise_on_the_full_resnet18():
+    torch.manual_seed(0)
+    model = resnet18().double()
+    groups = constraints(torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.randint(0, 5, (4,)), (2, 2))
+    assert_equal_rows(Layerwise()(groups, *arguments(model)).rows(), loop(groups, *arguments(model)))
+
+
+@pytest.mark.parametrize("tasks", [(0, 0, 1, 2), (1, 0, 1, 1)])
+def test_layerwise_tells_heads_apart(tasks):
+    model, sizes = mlp(multi_head=True), (3, 4, 3, 3)
+    labels = torch.tensor(tasks).repeat_interleave(torch.tensor(sizes))
+    x, y = torch.randn(13, 64), torch.randint(0, 2, (13,))
+    for task in range(3):
+        model.classifier.classifiers[str(task)] = nn.Linear(32, 2)
+    model.classifier.masking = False
+    model.classifier.max_class_label = 2
+    groups = constraints(x, y, sizes, labels)
+    args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    expected = loop(groups, *args)
+    for found in (Layerwise()(groups, *args).rows(), Layerwise()(groups, *args).rows()):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert (expected == 0).all(dim=0).any() or set(tasks) == {0, 1, 2}
+
+
+def test_layerwise_takes_mixed_tasks_in_one_group():
+    model = mlp(multi_head=True)
+    model.classifier.masking = False
+    model.classifier.classifiers["1"] = nn.Linear(32, 2)
+    model.classifier.max_class_label = 2
+    groups = constraints(
+        torch.randn(6, 64), torch.randint(0, 2, (6,)), (3, 3), torch.tensor([0, 1, 1, 0, 0, 0])
+    )
+    args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    torch.testing.assert_close(Layerwise()(groups, *args).rows(), loop(groups, *args), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        nn.CrossEntropyLoss(weight=torch.rand(3, dtype=torch.float64)),
+        nn.CrossEntropyLoss(ignore_index=1),
+        lambda output, y: nn.functional.multi_margin_loss(output, y) + output.square().mean(),
+    ],
+)
+@pytest.mark.parametrize("sizes", [(4, 5), (4, 4)])
+def test_any_criterion(criterion, sizes):
+    model, groups = problem("mlp", sizes)
+    groups.y[0], groups.y[-1] = 0, 2  # not all are ignored
+    args = arguments(model, criterion)
+    assert_equal_rows(Layerwise()(groups, *args).rows(), loop(groups, *args))
+
+
+def blocks_of(kind, model):
+    sizes = [p.numel() for p in model.parameters()]
+    if kind == "whole":
+        return Blocks((sum(sizes),))
+    if kind == "tensor":
+        return Blocks(tuple(sizes))
+    torch.manual_seed(1)
+    return Blocks.from_modules(torch.randint(0, 3, (sum(sizes),)), sum(sizes))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "text", "shared"])
+@pytest.mark.parametrize("kind", ["whole", "tensor", "random"])
+@pytest.mark.parametrize("kept", [0, 2**28])
+def test_products_and_update_from_factors_are_those_of_the_matrix(name, kind, kept, monkeypatch):
+    # With nothing kept, rows are computed when they are needed, and here in many tiles.
+    monkeypatch.setattr(layerwise, "KEPT_ROWS_BYTES", kept)
+    monkeypatch.setattr("avalanche_mgem.references.factors.TILE_BYTES", 200)
+    model, groups = problem(name, (3, 1, 2, 3))
+    G = loop(groups, *arguments(model))
+    factors = Layerwise()(groups, *arguments(model))
+    g = torch.randn(G.shape[1], dtype=torch.float64) - 10 * G.sum(dim=0)
+    blocks = blocks_of(kind, model)
+    for found, expected in zip(factors.gram(g, blocks), gram(g, G, blocks), strict=True):
+        torch.testing.assert_close(found, expected)
+    diagonal = factors.gram(g, blocks, diagonal=True)[0]
+    expected = gram(g, G, blocks, diagonal=True)[0]
+    torch.testing.assert_close(diagonal.diagonal(dim1=1, dim2=2), expected.diagonal(dim1=1, dim2=2))
+    v = torch.rand(len(blocks.sizes), len(groups), dtype=torch.float64)
+    v[-1] = 0
+    torch.testing.assert_close(factors.combine(g, v, blocks), combine(g, G, v, blocks))
+    z = project(g, factors, modules=blocks, memory_strength=0.5)
+    torch.testing.assert_close(z, project(g, G, modules=blocks, memory_strength=0.5), rtol=1e-6, atol=1e-6)
+
+
+def test_few_samples_and_many_constraints_go_by_pairs_of_samples():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 30)).double()
+    groups = constraints(torch.randn(24, 50).double(), torch.randint(0, 30, (24,)), (1,) * 24)
+    factors = Layerwise()(groups, *arguments(model))
+    assert all(part.use is not None for part in factors._parts[0])  # or this test has no point
+    G = loop(groups, *arguments(model))
+    g = torch.randn(G.shape[1], dtype=torch.float64)
+    for found, expected in zip(
+        factors.gram(g, Blocks((len(g),))), gram(g, G, Blocks((len(g),))), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(project(g, factors), project(g, G), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_factors_take_gradients_of_every_scale(scale):
+    model, groups = problem("mlp")
+    model.float()
+    args = arguments(model, lambda output, y: scale * CE(output, y))
+    groups = constraints(groups.x.float(), groups.y, groups.sizes)
+    G, factors = loop(groups, *args), Layerwise()(groups, *args)
+    g = -G.sum(dim=0)
+    z = project(g, factors)
+    assert z is not g
+    torch.testing.assert_close(z / scale, project(g, G) / scale, rtol=1e-3, atol=1e-5)
+
+
+def test_the_model_is_as_before():
+    model, groups = problem("text")
+    before = copy.deepcopy(model.state_dict())
+    frozen = model.attention.out_proj.weight.requires_grad_(False)
+    model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
+    Layerwise()(groups, *arguments(model))
+    assert [p.requires_grad for p in model.parameters()].count(False) == 1
+    assert not frozen.requires_grad
+    assert (model.classifier.weight.grad == 1).all()
+    assert all(
+        isinstance(p, nn.Parameter) for m in model.modules() for p in m._parameters.values() if p is not None
+    )
+    assert not any(m._forward_hooks or "forward" in vars(m) for m in model.modules())
+    for (key, a), b in zip(before.items(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_what_runs_without_gradient_has_rows_of_zeros():
+    model, groups = problem("shared")
+
+    def forward(x, t):
+        with torch.no_grad():
+            h = model.first(x)
+        return model.shared(h)
+
+    args = (model, forward, CE, list(model.parameters()))
+    expected = loop(groups, *args)
+    assert_equal_rows(Layerwise()(groups, *args).rows(), expected)
+    assert (expected[:, : model.first.weight.numel()] == 0).all()
+
+
+class Functional(nn.Module):
+    """Uses a layer's weight outside of the layer, which no rule can see."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x) + nn.functional.linear(x, self.layer.weight).square()
+
+
+class TimeFirst(nn.Module):
+    """The samples are in the second dimension of a linear layer's input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x.unsqueeze(1).expand(-1, 2, -1).transpose(0, 1)).mean(dim=0)
+
+
+@pytest.mark.parametrize("make", [Functional, TimeFirst])
+def test_auto_takes_the_loop_where_layerwise_is_wrong_and_layerwise_says_so(make):
+    model = make()
+    groups = constraints(torch.randn(12, 6), torch.randint(0, 3, (12,)), (6, 6))
+    references = References("auto")
+    G = references(groups, *arguments(model))
+    assert torch.equal(G, loop(groups, *arguments(model)))
+    assert references.chosen == "loop"
+    assert references.reason
+    with pytest.raises(ValueError, match=r"^references='layerwise' does not fit .*use 'loop' or 'auto'\.$"):
+        References("layerwise")(groups, *arguments(model))
+
+
+def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_alone():
+    model, groups = problem("paper cnn")
+    before = copy.deepcopy(model.state_dict())
+    references = References()
+    with reference_mode(model, batchnorm="batch", dropout=False, device=CPU):
+        references(groups, *arguments(model))
+    assert references.chosen == "layerwise"
+    for (key, a), b in zip(before.items(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_vmap_refuses_running_statistics_and_heads():
+    model, groups = problem("paper cnn")
+    with pytest.raises(ValueError, match="set reference_batchnorm to 'batch' or 'running'"):
+        References("vmap")(groups, *arguments(model))
+    labelled = constraints(groups.x, groups.y, groups.sizes, torch.tensor([0] * 3 + [1] * 6))
+    with pytest.raises(ValueError, match="cannot run a model that chooses its heads"):
+        vmap(labelled, *arguments(model))
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ValueError, match=r"references must be one of .*; got 'fast'\.$"):
+        References("fast")
+
+
+def test_rules_are_for_the_very_classes_of_torch():
+    class Own(nn.Linear):
+        pass
+
+    assert rule_of(Own(2, 2)) is None
+    assert rule_of(nn.Linear(2, 2)) is RULES[nn.Linear]
+    assert rule_of(nn.Embedding(3, 2, max_norm=1.0)) is None
+    assert rule_of(nn.BatchNorm1d(3)) is None  # couples the samples while it trains
+    assert rule_of(nn.BatchNorm1d(3).eval()) is not None
+
+
+@pytest.mark.parametrize("name", ["mlp", "paper cnn"])
+def test_backends_run_under_autocast(name):
+    model, groups = problem(name)
+    model.float()
+    groups = constraints(groups.x.float(), groups.y, groups.sizes)
+    expected = loop(groups, *arguments(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        for G in (loop(groups, *arguments(model)), Layerwise()(groups, *arguments(model)).rows()):
+            assert G.dtype == torch.float32
+            assert (G - expected).norm() < 0.1 * expected.norm()
+            assert not torch.equal(G, expected)
