@@ -25,6 +25,6 @@ def combine(g: Tensor, G: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
     parts = []
     for j, (g_block, G_block) in enumerate(zip(blocks.split(g), blocks.split(G), strict=True)):
         if changed[j]:
-            g_block = (g_block.to(dtype) + v[j].to(dtype) @ G_block.to(dtype)).to(g.dtype)
+            g_block = torch.addmv(g_block.to(dtype), G_block.to(dtype).T, v[j].to(dtype)).to(g.dtype)
         parts.append(g_block)
     return blocks.join(parts)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 
+_STRIP = 2**14
+
+
 @dataclass(frozen=True)
 class Blocks:
     """The coordinates of ``m`` modules as contiguous blocks.
@@ -66,8 +69,8 @@ class Blocks:
         for module, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
             if self.order is None:
                 first, last = max(start, end - size), min(stop, end)
-                where = torch.arange(first - start, last - start) if first < last else None
                 number = last - first
+                where = torch.arange(first - start, last - start) if 0 < number < stop - start else None
             else:
                 own = self.order[end - size : end]  # ascending
                 bounds = torch.tensor([start, stop], device=own.device)
@@ -80,7 +83,7 @@ class Blocks:
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Inverse of :meth:`split` for vectors."""
-        joined = torch.cat(parts)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         if self.order is None:
             return joined
         return torch.empty_like(joined).index_copy_(0, self.order, joined)
@@ -117,10 +120,26 @@ def gram(g: Tensor, G: Tensor, blocks: Blocks, *, diagonal: bool = False) -> tup
 def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bool) -> tuple[Tensor, Tensor]:
     Ks, bs = [], []
     for g_block, G_block in zip(blocks.split(g), blocks.split(G), strict=True):
-        rows = G_block.to(dtype)
-        Ks.append(torch.diag((rows * rows).sum(dim=1)) if diagonal else rows @ rows.T)
-        bs.append(rows @ g_block.to(dtype))
+        K, b = products(g_block.to(dtype), G_block.to(dtype), diagonal=diagonal)
+        Ks.append(K)
+        bs.append(b)
     return torch.stack(Ks), torch.stack(bs)
+
+
+def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
+    """``rows @ rows.T`` and ``rows @ g`` in one reading of ``rows`` ``[K, P]``."""
+    num_rows, num_columns = rows.shape
+    # On a CPU in strips that stay in the cache for both products.
+    width = num_columns if rows.is_cuda else _STRIP
+    K, b = rows.new_zeros(num_rows, num_rows), rows.new_zeros(num_rows)
+    for first in range(0, num_columns, max(width, 1)):
+        strip = rows[:, first : first + width]
+        if diagonal:
+            K.diagonal().add_(strip.square().sum(dim=1))
+        else:
+            K.addmm_(strip, strip.T)
+        b.addmv_(strip, g[first : first + width])
+    return K, b
 
 
 def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
@@ -135,6 +154,12 @@ def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks)
         for j, G_block in enumerate(blocks.split(G)):
             if G_block[squares[j] < tiny].any():
                 return True
-    return any(
-        bool((g_block.to(K.dtype).square().sum() < tiny) & g_block.any()) for g_block in blocks.split(g)
-    )
+    return is_near_underflow(g, blocks, K.dtype)
+
+
+def is_near_underflow(g: Tensor, blocks: Blocks, dtype: torch.dtype) -> bool:
+    """Whether a module of g is so small, but not zero, that its products would lose digits in ``dtype``."""
+    tiny = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
+    parts = [part.to(dtype) for part in blocks.split(g)]
+    is_small = torch.stack([torch.dot(part, part) for part in parts]) < tiny
+    return any(bool(part.any()) for part, small in zip(parts, is_small.tolist(), strict=True) if small)

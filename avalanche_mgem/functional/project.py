@@ -100,7 +100,8 @@ def project(
             )
         with phase("combine"):
             z = combine(g, G, v, blocks) if isinstance(G, Tensor) else G.combine(g, v, blocks)
-    if not torch.isfinite(z).all():
+    # A sum shows what is not finite in one pass; it may also overflow by itself.
+    if not torch.isfinite(z.sum()) and not torch.isfinite(z).all():
         raise NonFiniteGradientError(f"update z in {z.dtype}")
     return z
 

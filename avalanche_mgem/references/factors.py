@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import Blocks
-from avalanche_mgem.functional.gram import accumulation_dtype
+from avalanche_mgem.functional.gram import accumulation_dtype, is_near_underflow, products
 from avalanche_mgem.references.capture import Use
 from avalanche_mgem.references.rules import linear
 
@@ -140,11 +140,9 @@ class Factors:
                 own = g[offset : offset + tile.shape[1]].to(dtype)
                 for module, where in blocks.pieces(offset, offset + tile.shape[1]):
                     rows, part = (tile, own) if where is None else (tile[:, where], own[where])
-                    b[module].addmv_(rows, part)
-                    if diagonal:
-                        K[module].diagonal().add_(rows.square().sum(dim=1))
-                    else:
-                        K[module].addmm_(rows, rows.mT)
+                    added = products(part, rows, diagonal=diagonal)
+                    K[module] += added[0]
+                    b[module] += added[1]
         return K, b
 
     def _add_by_samples(self, K: Tensor, b: Tensor, g: Tensor, index: int) -> None:
@@ -215,7 +213,4 @@ class Factors:
                         rows = tile if where is None else tile[:, where]
                         if is_tiny[module].any() and rows[is_tiny[module]].any():
                             return True
-        return any(
-            bool((part.to(K.dtype).square().sum() < info.tiny / info.eps) & part.any())
-            for part in blocks.split(g)
-        )
+        return is_near_underflow(g, blocks, K.dtype)
