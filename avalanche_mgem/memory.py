@@ -87,6 +87,7 @@ class EpisodicMemory:
     experiences_per_step: int | None = None
     _slots: list[_Slot] = field(default_factory=list)
     _rng: np.random.Generator | None = None
+    _draw_rng: np.random.Generator | None = None
 
     def __post_init__(self) -> None:
         self.patterns_per_experience = _integer(
@@ -220,12 +221,14 @@ class EpisodicMemory:
     def _draws(self, sizes: tuple[int, ...], origins: tuple[tuple[int, int], ...]) -> Draws | None:
         if self.patterns_per_step is None and self.experiences_per_step is None:
             return None
+        if self._draw_rng is None:  # of its own: what the memory keeps does not depend on the draws
+            self._draw_rng = np.random.default_rng([self._initial_seed(), 1])
         return Draws(
             sizes,
             origins,
             patterns_per_step=self.patterns_per_step,
             experiences_per_step=self.experiences_per_step,
-            generator=self._generator(),
+            generator=self._draw_rng,
         )
 
     def _others(self, experience: Any) -> list[_Slot]:
@@ -253,9 +256,11 @@ class EpisodicMemory:
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
-            seed = torch.initial_seed() if self.seed is None else self.seed
-            self._rng = np.random.default_rng(seed % 2**64)
+            self._rng = np.random.default_rng(self._initial_seed())
         return self._rng
+
+    def _initial_seed(self) -> int:
+        return (torch.initial_seed() if self.seed is None else self.seed) % 2**64
 
     def _samples(
         self, old: Any, kept_old: npt.NDArray[np.int64], dataset: Any, kept_new: npt.NDArray[np.int64]

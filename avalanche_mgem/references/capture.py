@@ -170,11 +170,17 @@ class Capture:
         if not tensors:
             raise LayerwiseError(f"a {type(module).__name__} takes no tensor with the samples")
         self._check_samples(module, tensors[0], dim)
+        if len(self._sizes) == 1:
+            with _replaced(module, self._group_copies(module)[0]):
+                return original(*args, **kwargs)
+        positional = [self._parts(x, dim) for x in args]
+        named = {key: self._parts(x, dim) for key, x in kwargs.items()}
         outputs = []
         for k, copies in enumerate(self._group_copies(module)):
-            part = partial(self._part, k=k, dim=dim)
             with _replaced(module, copies):
-                outputs.append(original(*map(part, args), **{key: part(x) for key, x in kwargs.items()}))
+                outputs.append(
+                    original(*(x[k] for x in positional), **{key: x[k] for key, x in named.items()})
+                )
         return self._merged(outputs, module, dim)
 
     def _group_copies(self, module: nn.Module) -> list[dict[str, Tensor]]:
@@ -190,15 +196,13 @@ class Capture:
             self._copies += [(self._index[i], [group[i] for group in leaves]) for i in unique]
         return self._of_unit[id(module)]
 
-    def _part(self, x: Any, *, k: int, dim: int) -> Any:
-        """Group k of an argument; what has no samples is for all."""
-        if not isinstance(x, Tensor):
-            return x
+    def _parts(self, x: Any, dim: int) -> Sequence[Any]:
+        """Each group's share of an argument; what has no samples is for all."""
         n = sum(self._sizes)
         for d in (dim, 0):
-            if x.dim() > d and x.shape[d] == n:
-                return x.narrow(d, sum(self._sizes[:k]), self._sizes[k])
-        return x
+            if isinstance(x, Tensor) and x.dim() > d and x.shape[d] == n:
+                return torch.split(x, self._sizes, d)  # at once: its backward is one concatenation
+        return [x] * len(self._sizes)
 
     def _merged(self, outputs: list[Any], module: nn.Module, dim: int) -> Any:
         """The groups' outputs as one; what follows a layer's first output has the samples elsewhere."""

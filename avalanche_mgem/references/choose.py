@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avalanche_mgem.constraints import Constraints, Draw
 from avalanche_mgem.references.capture import LayerwiseError
 from avalanche_mgem.references.factors import Factors
-from avalanche_mgem.references.layerwise import Layerwise
+from avalanche_mgem.references.layerwise import KEPT_ROWS_BYTES, Layerwise
 from avalanche_mgem.references.loop import Criterion, Forward, loop
 from avalanche_mgem.references.vmap import vmap
 
@@ -18,6 +18,9 @@ Backend = Literal["auto", "loop", "vmap", "layerwise"]
 BACKENDS = ("auto", "loop", "vmap", "layerwise")
 
 _Compute = Callable[[Constraints, nn.Module, Forward, Criterion, Sequence[nn.Parameter]], Tensor | Factors]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LOOP_SAMPLES = 8  # a group; with fewer the calls cost more than they compute
 
 _PROBE_CONSTRAINTS, _PROBE_SAMPLES = 3, 4
 _PROBE_TOLERANCE = 0.05  # a ReLU at zero differs by 5e-3 in float32; gradients mixed up differ by order 1
@@ -31,7 +34,7 @@ class References:
     - ``"layerwise"``: one pass over all groups, and each layer's gradients from its input and output
       gradient; G is never held where that is larger. Serves whatever :class:`Capture` can watch.
     - ``"auto"``: layerwise, if on a few samples of the memory its gradients are those of the loop; else the
-      loop.
+      loop. And the loop for convolutions on a CPU, unless groups are small or G is large.
 
     Args:
         backend: one of these.
@@ -100,6 +103,8 @@ class References:
             return self._take("loop", loop)
         if self.backend == "vmap":
             return self._take("vmap", vmap)
+        if self.backend == "auto" and _gains_nothing(constraints, model, parameters):
+            return self._take("loop", loop, "on a CPU convolutions gain nothing from larger batches")
         problem = _problem(constraints, model, forward, criterion, parameters)
         if problem is None:
             return self._take("layerwise", Layerwise(), "its gradients are those of the loop")
@@ -109,6 +114,17 @@ class References:
 
     def _take(self, name: Backend, compute: _Compute, reason: str = "") -> None:
         self.chosen, self._compute, self.reason = name, compute, reason
+
+
+def _gains_nothing(constraints: Constraints, model: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether one pass over all groups is no faster (as measured, see docs/performance.md), nor smaller."""
+    if parameters[0].device.type != "cpu" or not any(
+        isinstance(layer, _CONVOLUTIONS) for layer in model.modules()
+    ):
+        return False
+    row_bytes = sum(p.numel() * p.element_size() for p in parameters)
+    is_small = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
+    return is_small and len(constraints.y) >= _LOOP_SAMPLES * len(constraints)
 
 
 def _refusal(problem: str) -> ValueError:

@@ -11,7 +11,7 @@ from avalanche_mgem.functional.gram import accumulation_dtype, is_near_underflow
 from avalanche_mgem.references.capture import Use
 from avalanche_mgem.references.rules import linear
 
-TILE_BYTES = 2**26
+TILE_BYTES = 2**25
 """Rows of one parameter that exist at a time, when they are not kept."""
 
 
@@ -191,13 +191,12 @@ class Factors:
         tile = outputs if is_kept else max(1, TILE_BYTES // (n * width * dtype.itemsize))
         for first in range(0, outputs, tile):
             wanted = slice(first, min(first + tile, outputs))
-            found = [(part, part.entries(wanted, width)) for part in parts]
-            if len(found) == 1 and len(parts[0].sizes) == n:
-                rows = found[0][1].to(dtype)
+            if len(parts) == 1 and len(parts[0].sizes) == n:
+                rows = parts[0].entries(wanted, width).to(dtype)
             else:
                 rows = torch.zeros(n, (wanted.stop - first) * width, dtype=dtype, device=self._device)
-                for part, entries in found:
-                    rows[part.start : part.start + len(part.sizes)] += entries
+                for part in parts:
+                    rows[part.start : part.start + len(part.sizes)] += part.entries(wanted, width)
             yield start + first * width, rows
 
     def _is_out_of_range(self, g: Tensor, blocks: Blocks, K: Tensor, b: Tensor) -> bool:

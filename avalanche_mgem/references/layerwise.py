@@ -15,7 +15,7 @@ from avalanche_mgem.references.capture import Capture, Use
 from avalanche_mgem.references.factors import Factors, Part, is_cheaper_by_samples
 from avalanche_mgem.references.loop import Criterion, Forward
 
-KEPT_ROWS_BYTES = 2**28
+KEPT_ROWS_BYTES = 2**30
 """G up to this size is kept, which saves computing its rows a second time for the update."""
 
 PASS_BYTES = {"cpu": 2**25, "cuda": 2**30}

@@ -17,6 +17,9 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 Rule = Callable[[Any, str, Tensor, Tensor, Sequence[int], slice], Tensor]
 
 
+_FEW_POSITIONS = 64  # of a group's outputs, up to which unfolding is faster on a CPU than a convolution
+
+
 def linear(layer: nn.Linear, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice) -> Tensor:
     """Weight: the sum over samples (and positions) of the outer products of d and a."""
     d = d[..., outputs]
@@ -30,7 +33,7 @@ def linear(layer: nn.Linear, name: str, a: Tensor, d: Tensor, sizes: Sequence[in
 def convolution(
     layer: nn.Conv2d, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
 ) -> Tensor:
-    """Weight: torch's own weight gradient, once a group."""
+    """Weight: torch's own weight gradient, once a group; a matrix product where a group has few positions."""
     if name == "bias":
         return _sums(d[:, outputs].movedim(1, -1), sizes)
     weight_gradient: Callable[..., Tensor] = {3: conv1d_weight, 4: conv2d_weight, 5: conv3d_weight}[a.dim()]
@@ -43,6 +46,10 @@ def convolution(
     is_whole = layer.groups > 1  # its output channels cannot be computed one without the other
     if not is_whole:
         shape[0], d = last - first, d[:, outputs]
+    if a.dim() == 4 and not is_whole and max(sizes) * d[0, 0].numel() <= _FEW_POSITIONS:
+        patches = F.unfold(a, (shape[2], shape[3]), layer.dilation, padding, layer.stride).mT
+        groups = zip(_by_group(d.flatten(2).mT, sizes), _by_group(patches, sizes), strict=True)
+        return torch.cat([torch.bmm(dk.mT, ak) for dk, ak in groups]).view(-1, *shape)
     options = (layer.stride, padding, layer.dilation, layer.groups)
     rows = [
         weight_gradient(ak, shape, dk, *options)
