@@ -8,13 +8,14 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format bench clean
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
 	@echo "make test         lint, types and tests, with coverage"
 	@echo "make lint         lint and types only"
 	@echo "make format       format the code"
+	@echo "make bench        speed and memory beside stock Avalanche, into docs/performance.md (DATASET_ROOT=DIR)"
 	@echo "make clean        remove the virtual environment and caches"
 
 quickstart: $(VENV)/installed
@@ -32,6 +33,11 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# DATASET_ROOT holds MNIST and CIFAR-100; ROWS="step_gem_mlp g_to_z" measures these only.
+DATASET_ROOT ?= ~/.avalanche
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -2,16 +2,18 @@ import re
 from pathlib import Path
 
 import torch
-from helpers import mlp
+from helpers import MLP
+from torch import nn
 
 from avalanche_mgem import DMGEM
+from avalanche_mgem.benchmarks import PermutedDigits
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_examples_of_the_readme_run():
-    avalanche, tensors = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    model = mlp()
+    avalanche, tensors, data = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    model = nn.Sequential(nn.Flatten(), MLP())
     names = {
         "model": model,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
@@ -22,5 +24,10 @@ def test_the_examples_of_the_readme_run():
     }
     exec(avalanche, names)
     assert isinstance(names["strategy"], DMGEM)
+    stock = names["benchmark"] = PermutedDigits(2, seed=0)
+    exec(data, names)
+    for experience in names["benchmark"].train_stream:
+        names["strategy"].train(experience)
+    assert names["benchmark"] is not stock
     exec(tensors, names)
     torch.testing.assert_close(names["z"], torch.tensor([1.0, 0.0]))

@@ -25,7 +25,11 @@ def main() -> None:
         os.environ["MGEM_DEBUG"] = "1"
     # Hydra would print an error in several lines of its own and exit; now it raises it, and it comes here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)
+    is_profile = sys.argv[1:2] == ["profile"]
+    if is_profile:
+        del sys.argv[1]
+    name, task = ("profile", profile_job) if is_profile else ("config", job)
+    application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)
     try:
         application()
     except _EXPECTED as error:
@@ -60,6 +64,16 @@ def job(cfg: DictConfig) -> None:
         sys.stderr.write(f"mgem: {folder.name}: {message}\n")
 
 
+def profile_job(cfg: DictConfig) -> None:
+    """``mgem profile``: prints a table, and writes nothing."""
+    try:
+        _profile(cfg)
+    except _EXPECTED as error:
+        if debugging():
+            raise
+        fail(explain(error))
+
+
 def fail(message: str) -> None:
     """Ends the program: one line on standard error, status 2."""
     sys.stderr.write(f"mgem: {message}\n")
@@ -84,3 +98,15 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         print_run(summary, result.matrix, os.path.relpath(folder))
     else:
         print(run_line(summary), flush=True)  # noqa: T201
+
+
+def _profile(cfg: DictConfig) -> None:
+    from avalanche_mgem.experiment.profile import print_profile, profile
+    from avalanche_mgem.experiment.quiet import quiet
+    from avalanche_mgem.experiment.settings import check_settings
+
+    choices = HydraConfig.get().runtime.choices
+    with quiet():
+        check_settings(cfg)
+        result = profile(cfg)
+    print_profile(result, f"{choices['strategy']} on {choices['benchmark']}, seed {cfg.seed}")

@@ -2,7 +2,9 @@
 
 import random
 import re
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,10 +17,11 @@ from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import JointTraining
 from avalanche.training.plugins import EvaluationPlugin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from avalanche_mgem.benchmarks import missing_file, subsample
+from avalanche_mgem.benchmarks import BatchedEvaluation, missing_file, subsample
+from avalanche_mgem.benchmarks.preload import preload_with_note
 from avalanche_mgem.experiment.errors import UserError, one_line
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.settings import build
@@ -50,51 +53,64 @@ def run(cfg: DictConfig) -> Result:
         ValueError, FloatingPointError: from the strategy in training, such as when a gradient is not finite.
     """
     start = time.perf_counter()
-    benchmark = _benchmark(cfg)
+    benchmark = make_benchmark(cfg)
     seconds_data = time.perf_counter() - start
-    # Now, because building a benchmark of Avalanche sets torch's global seed.
+    with ProgressBar(len(benchmark.train_stream)) as progress:
+        strategy = make_strategy(cfg, benchmark, progress)
+        return _train_and_evaluate(strategy, benchmark, seconds_data, loader_options(cfg))
+
+
+def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar) -> Any:
+    """Builds the strategy, with its model and optimizer, for a benchmark.
+
+    Sets the seeds first: not earlier, because building a benchmark of Avalanche sets torch's global seed.
+    """
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     model = _model(cfg, benchmark)
-    with ProgressBar(len(benchmark.train_stream)) as progress:
-        strategy = build(
-            "strategy",
-            cfg.strategy,
-            model=model,
-            optimizer=build("optimizer", cfg.optimizer, params=model.parameters()),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=cfg.train_mb_size,
-            train_epochs=cfg.train_epochs,
-            eval_mb_size=cfg.eval_mb_size,
-            device=cfg.device,
-            plugins=[progress],
-            # A logger that does nothing: the default one prints every metric.
-            evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[BaseLogger()]),
-        )
-        return _train_and_evaluate(strategy, benchmark, seconds_data)
+    return build(
+        "strategy",
+        cfg.strategy,
+        model=model,
+        optimizer=build("optimizer", cfg.optimizer, params=model.parameters()),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=cfg.train_mb_size,
+        train_epochs=cfg.train_epochs,
+        eval_mb_size=cfg.eval_mb_size,
+        device=cfg.device,
+        plugins=[progress, BatchedEvaluation()],
+        # A logger that does nothing: the default one prints every metric.
+        evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[BaseLogger()]),
+    )
 
 
-def _train_and_evaluate(strategy: Any, benchmark: Any, seconds_data: float) -> Result:
-    # Joint training takes the whole stream at once, and so gives one row.
-    parts = [benchmark.train_stream] if isinstance(strategy, JointTraining) else benchmark.train_stream
+def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
+    """What is trained one after the other: experiences; joint training takes the whole stream at once."""
+    return [benchmark.train_stream] if isinstance(strategy, JointTraining) else benchmark.train_stream
+
+
+def _train_and_evaluate(
+    strategy: Any, benchmark: Any, seconds_data: float, options: dict[str, bool]
+) -> Result:
     seconds_train = 0.0
     start = time.perf_counter()
-    matrix = [_accuracies(strategy, benchmark)]
-    for part in parts:
+    tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
+    matrix = [_accuracies(strategy, tests, options)]
+    for part in parts_to_train(strategy, benchmark):
         before = time.perf_counter()
-        strategy.train(part, eval_streams=[])
+        strategy.train(part, eval_streams=[], **options)
         _wait_for_device()
         seconds_train += time.perf_counter() - before
-        matrix.append(_accuracies(strategy, benchmark))
+        matrix.append(_accuracies(strategy, tests, options))
     seconds_eval = time.perf_counter() - start - seconds_train
     return Result(matrix, seconds_train, seconds_eval, seconds_data)
 
 
-def _accuracies(strategy: Any, benchmark: Any) -> list[float]:
+def _accuracies(strategy: Any, tests: Sequence[Any], options: dict[str, bool]) -> list[float]:
     """The accuracy on each test experience; not the stream's, which is weighted by samples."""
     by_experience = {}
-    for name, value in strategy.eval(benchmark.test_stream).items():
+    for name, value in strategy.eval(tests, **options).items():
         match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)", name)
         if match:
             by_experience[int(match[1])] = float(value)
@@ -107,10 +123,15 @@ def _wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
-def _benchmark(cfg: DictConfig) -> Any:
+def make_benchmark(cfg: DictConfig) -> Any:
+    """Builds the benchmark and fills in the ``inferred`` part of the configuration."""
     name = str(cfg.benchmark._target_).rpartition(".")[2]
+    is_preloaded = _is_preloaded(cfg)
+    node = cfg.benchmark.copy()
+    with open_dict(node):
+        node.pop("preload", None)
     try:
-        benchmark = build("benchmark", cfg.benchmark)
+        benchmark = build("benchmark", node)
     except UserError as error:
         path = missing_file(name, cfg.dataset_root)
         if path is None:
@@ -124,7 +145,30 @@ def _benchmark(cfg: DictConfig) -> Any:
     if train != test:
         raise UserError(f"{name} has {train} training and {test} test experiences; mgem needs one for one")
     _infer(cfg, benchmark)
-    return subsample(benchmark, cfg.samples_per_experience, cfg.test_samples_per_experience, seed=cfg.seed)
+    benchmark = subsample(
+        benchmark, cfg.samples_per_experience, cfg.test_samples_per_experience, seed=cfg.seed
+    )
+    if is_preloaded:
+        benchmark, note = preload_with_note(benchmark, cfg.device if _is_cuda(cfg) else None)
+        if note:
+            sys.stderr.write(f"mgem: {note}\n")
+    return benchmark
+
+
+def loader_options(cfg: DictConfig) -> dict[str, bool]:
+    """For ``train`` and ``eval`` of a strategy: images that are on the GPU already cannot be pinned."""
+    return {"pin_memory": _is_cuda(cfg) and not _is_preloaded(cfg)}
+
+
+def _is_cuda(cfg: DictConfig) -> bool:
+    return str(cfg.device).startswith("cuda")
+
+
+def _is_preloaded(cfg: DictConfig) -> bool:
+    value = cfg.benchmark.get("preload", True)
+    if not isinstance(value, bool):
+        raise UserError(f"benchmark.preload={value}: it must be true or false")
+    return value
 
 
 def _infer(cfg: DictConfig, benchmark: Any) -> None:
@@ -142,12 +186,16 @@ def _infer(cfg: DictConfig, benchmark: Any) -> None:
 
 def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
     model: nn.Module = build("model", cfg.model)
+    if cfg.channels_last:  # weights of convolutions only
+        model = model.to(memory_format=torch.channels_last)
     shape = list(cfg.inferred.input_shape)
     if not isinstance(model, MultiTaskModule):
         try:
             model.eval()(torch.zeros(1, *shape))
         except RuntimeError as error:
             reason = f"it takes no images of shape {shape}: {one_line(error)}"
+            if cfg.channels_last and "view size" in str(error):
+                reason += " Or set channels_last=false."
             raise UserError(f"model ({cfg.model._target_}): {reason}") from error
     if len({label for experience in benchmark.train_stream for label in experience.task_labels}) > 1:
         try:

@@ -39,6 +39,8 @@ def check_settings(cfg: DictConfig) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             also = " or null" if nullable else ""
             raise UserError(f"{key}={value}: it must be an integer, at least {minimum}{also}")
+    if not isinstance(cfg.channels_last, bool):
+        raise UserError(f"channels_last={cfg.channels_last}: it must be true or false")
     for group in GROUPS:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
             raise UserError(f"{group} needs a _target_, the import path of a class or function")

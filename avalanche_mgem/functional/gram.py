@@ -7,7 +7,6 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-
 _STRIP = 2**14
 _HALVED = range(8, 33)
 

@@ -1,0 +1,166 @@
+"""Permuted and rotated MNIST: sample by sample those of Avalanche, built in a second.
+
+Avalanche builds them from the classes of all experiences, and asks each of 70,000 images an experience
+several times for its class. Here an experience is MNIST itself under a frozen transform.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import GenericCLScenario
+from avalanche.benchmarks.classic.cmnist import PixelsPermutation, _default_mnist_eval_transform
+from avalanche.benchmarks.datasets.external_datasets.mnist import get_mnist_dataset
+from avalanche.benchmarks.scenarios.deprecated.dataset_scenario import StreamDef
+from avalanche.benchmarks.scenarios.deprecated.lazy_dataset_sequence import LazyDatasetSequence
+from avalanche.benchmarks.utils import DefaultTransformGroups, TaskAwareSupervisedClassificationDataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from torch import Tensor
+from torchvision.transforms import RandomRotation
+
+Transform = Callable[[Any], Any]
+
+_NORMALIZE: Transform = _default_mnist_eval_transform  # the training transform is the same
+
+
+def PermutedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    train_transform: Transform | None = _NORMALIZE,
+    eval_transform: Transform | None = _NORMALIZE,
+    dataset_root: str | Path | None = None,
+) -> GenericCLScenario:
+    """Avalanche's ``PermutedMNIST``: all ten digits in each experience, another permutation of the pixels.
+
+    Args:
+        n_experiences: experiences, at least 1. The first one is permuted too.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the permutations, which are Avalanche's; None draws them anew.
+        train_transform: transform of the permuted training images [1, 28, 28], whose pixels are in 0..1.
+        eval_transform: transform of the permuted test images.
+        dataset_root: the folder of MNIST, downloaded if missing; None is Avalanche's.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if ``n_experiences`` is below 1.
+    """
+    if n_experiences < 1:
+        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
+    draw = np.random.RandomState(seed)
+    changes = [PixelsPermutation(torch.from_numpy(draw.permutation(784))) for _ in range(n_experiences)]
+    return _mnist(changes, return_task_id, train_transform, eval_transform, dataset_root)
+
+
+def rotation_angles(n_experiences: int, seed: int | None = None) -> list[float]:
+    """The angles of the GEM paper's MNIST rotations.
+
+    The range from 0 to 180 degrees is cut into ``n_experiences`` equal intervals; experience i gets a random
+    angle of the i-th one.
+
+    Args:
+        n_experiences: number of angles.
+        seed: of the draw; None draws anew.
+
+    Returns:
+        Increasing angles in degrees, one an experience.
+    """
+    draw = random.Random(seed)
+    return [180.0 * (i + draw.random()) / n_experiences for i in range(n_experiences)]
+
+
+def RotatedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    rotations_list: Sequence[float] | None = None,
+    train_transform: Transform | None = _NORMALIZE,
+    eval_transform: Transform | None = _NORMALIZE,
+    dataset_root: str | Path | None = None,
+) -> GenericCLScenario:
+    """Avalanche's ``RotatedMNIST``, with GEM's angles where Avalanche draws each from -180 to 180.
+
+    Args:
+        n_experiences: experiences, at least 1.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the angles.
+        rotations_list: angles in degrees, one an experience; None takes :func:`rotation_angles`.
+        train_transform: transform of the rotated training images [1, 28, 28], whose pixels are in 0..1.
+        eval_transform: transform of the rotated test images.
+        dataset_root: the folder of MNIST, downloaded if missing; None is Avalanche's.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if ``n_experiences`` is below 1, or there is not one angle for each experience.
+    """
+    if n_experiences < 1:
+        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
+    angles = rotation_angles(n_experiences, seed) if rotations_list is None else rotations_list
+    if len(angles) != n_experiences:
+        raise ValueError(
+            f"rotations_list has {len(angles)} angles; the number of rotations should match "
+            f"n_experiences={n_experiences}."
+        )
+    changes = [RandomRotation(degrees=(angle, angle)) for angle in angles]
+    return _mnist(changes, return_task_id, train_transform, eval_transform, dataset_root)
+
+
+def _mnist(
+    changes: Sequence[Transform],
+    return_task_id: bool,
+    train_transform: Transform | None,
+    eval_transform: Transform | None,
+    dataset_root: str | Path | None,
+) -> GenericCLScenario:
+    """MNIST once an experience, changed in another way each time."""
+    transforms = {"train": (train_transform, None), "eval": (eval_transform, None)}
+    task_labels = [number if return_task_id else 0 for number in range(len(changes))]
+    definitions = {}
+    for name, group, mnist in zip(
+        ("train", "test"), transforms, get_mnist_dataset(dataset_root), strict=True
+    ):
+        targets = mnist.targets.tolist()
+        orders = _orders(mnist.targets, len(changes))
+        datasets = [
+            TaskAwareSupervisedClassificationDataset(
+                [mnist],
+                indices=order,
+                data_attributes=[
+                    DataAttribute(targets, "targets"),
+                    TaskLabels(ConstantSequence(task_label, len(mnist))),
+                ],
+                transform_groups=TransformGroups(transforms),
+                frozen_transform_groups=DefaultTransformGroups((change, None)),
+            ).with_transforms(group)
+            for change, task_label, order in zip(changes, task_labels, orders, strict=True)
+        ]
+        # Filled here, because it would ask each dataset for each target.
+        sequence = LazyDatasetSequence(datasets, len(datasets))
+        sequence._loaded_experiences = dict(enumerate(datasets))
+        sequence._next_exp_id = len(datasets)
+        for number, order in enumerate(orders):
+            sequence.targets_field_sequence[number] = mnist.targets[order].tolist()
+            sequence.task_labels_field_sequence[number] = [task_labels[number]] * len(order)
+        definitions[name] = StreamDef(sequence, [{label} for label in task_labels], mnist, is_lazy=False)
+    return GenericCLScenario(stream_definitions=definitions)
+
+
+def _orders(targets: Tensor, n_experiences: int) -> list[list[int]]:
+    """The images of each experience in Avalanche's order: by class, and the classes as a Python set has them.
+
+    There, the classes of experience i are 10 i to 10 i + 9.
+    """
+    of_class = [(targets == digit).nonzero().squeeze(1).tolist() for digit in range(10)]
+    ids = [set(range(10 * number, 10 * number + 10)) for number in range(n_experiences)]
+    return [[index for class_id in these for index in of_class[class_id % 10]] for these in ids]

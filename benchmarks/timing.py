@@ -1,0 +1,39 @@
+"""Timing of several sides in turns."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+
+from benchmarks.progress import Reporter
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], object]], *, repetitions: int, report: Reporter, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each side, run in turns (ABAB...): what slows the machine down meets all of them.
+
+    Args:
+        sides: what to time, by name.
+        repetitions: timed calls of each.
+        report: progress.
+        warm_up: calls of each before the clock runs.
+
+    Returns:
+        The seconds of all timed calls, by name and in order.
+    """
+    report.phase("timing " + " / ".join(sides), warm_up + repetitions)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    gc.collect()
+    gc.disable()  # a collection would fall on whichever side happens to trigger it
+    try:
+        for turn in range(warm_up + repetitions):
+            for name, call in sides.items():
+                start = time.perf_counter()
+                call()
+                elapsed = time.perf_counter() - start
+                if turn >= warm_up:
+                    seconds[name].append(elapsed)
+            report.advance()
+    finally:
+        gc.enable()
+    return seconds

@@ -1,0 +1,77 @@
+import pytest
+
+from avalanche_mgem import timing
+from avalanche_mgem.timing import Timeline, phase
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch):
+    """A clock that stands still unless this is called."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def advance(seconds: float) -> None:
+        now[0] += seconds
+
+    return advance
+
+
+def test_every_moment_is_in_one_phase(pass_time) -> None:
+    with Timeline() as timeline:
+        pass_time(1)
+        timeline.switch("data")
+        pass_time(2)
+        with phase("outer"):
+            pass_time(4)
+            with phase("inner"):
+                pass_time(8)
+            with phase("inner"):
+                pass_time(16)
+            pass_time(32)
+        pass_time(64)
+        times = timeline.take()
+    assert times.seconds == {"other": 1, "data": 66, "outer": 36, "inner": 24}
+    assert times.calls == {"outer": 1, "inner": 2}
+
+
+def test_take_starts_anew_in_the_same_phase(pass_time) -> None:
+    timeline = Timeline()
+    timeline.switch("data")
+    pass_time(1)
+    assert timeline.take().seconds == {"other": 0, "data": 1}
+    pass_time(2)
+    assert timeline.take().seconds == {"data": 2}
+
+
+def test_an_error_ends_its_phase(pass_time) -> None:
+    def broken() -> None:
+        with phase("broken"):
+            pass_time(1)
+            raise ValueError("x")
+
+    with Timeline() as timeline:
+        with pytest.raises(ValueError, match="x"):
+            broken()
+        pass_time(2)
+        assert timeline.take().seconds == {"other": 2, "broken": 1}
+
+
+def test_what_a_device_still_does_belongs_to_the_phase_that_asked_for_it(pass_time) -> None:
+    queue = []
+
+    def wait() -> None:
+        while queue:
+            pass_time(queue.pop())
+
+    with Timeline(wait) as timeline:
+        with phase("solver"):
+            queue.append(5)
+        assert timeline.take().seconds == {"other": 0, "solver": 5}
+
+
+def test_nothing_is_measured_outside_of_a_timeline(pass_time) -> None:
+    with Timeline() as timeline:
+        pass
+    with phase("late"):
+        pass_time(1)
+    assert "late" not in timeline.take().seconds
