@@ -59,8 +59,24 @@ class Sample(MutableSequence[Any]):
         return list, (self._list(),)  # a copy, and what comes out of a file, is a plain list
 
 
+class Samples(Sequence[Any]):
+    """The samples at these indices, of which none is made if :func:`collate` gets them."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.dataset[self.indices[item]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
 def collate(samples: Sequence[Any]) -> Any:
     """What ``default_collate`` returns, in a few operations for all samples that nobody has read yet."""
+    if type(samples) is Samples:
+        return samples.dataset.plan(samples.indices)
     if type(samples[0]) is Sample:
         dataset = samples[0].dataset
         indices = [s.place for s in samples if type(s) is Sample and s.dataset is dataset and s.read is None]
@@ -121,10 +137,10 @@ class _Batches:
             return Sample(self, index)
         return self.read(index)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """The samples at these indices; torch's loader asks for them all at once."""
-        known = self.plan.known
-        return [Sample(self, index) if index in known else self.read(index) for index in indices]
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """The samples at these indices, for which torch's loader asks at once."""
+        # What is random must be read once, whatever is done with it.
+        return [self[index] for index in indices] if self.plan.unknown else Samples(self, indices)
 
     def __getstate__(self) -> dict[str, Any]:
         # Also of a copy, to which Avalanche gives other transforms.

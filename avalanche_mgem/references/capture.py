@@ -27,6 +27,8 @@ class Use:
         rule: computes gradients from ``a`` and ``d``.
         a: the layer's input.
         d: the gradient with respect to its output.
+        first: the first of the groups that the layer saw.
+        sizes: number of samples of each of these.
     """
 
     layer: nn.Module
@@ -34,6 +36,8 @@ class Use:
     rule: Rule
     a: Tensor
     d: Tensor
+    first: int
+    sizes: tuple[int, ...]
 
 
 class Capture:
@@ -43,13 +47,15 @@ class Capture:
     that owns parameters runs group by group, on parameters of each group's own, whose gradients come from
     autograd: BatchNorm with the statistics of each group, attention, and whatever a user wrote. A parameter
     of leading dimension 1 that belongs to a module with children (class tokens, position embeddings) is
-    repeated for each sample.
+    repeated for each sample. A module with heads, recognised by Avalanche's ``forward_single_task``, shows
+    each head the samples of its task.
 
     Args:
         model: the model.
         parameters: the trainable ones; frozen during the pass, so that autograd goes through the activations
             only.
         sizes: number of samples of each group.
+        tasks: task label of each group; equal ones are neighbours.
         on_use: called with the parameter's index and its use in the backward pass, as soon as it is known.
     """
 
@@ -58,11 +64,14 @@ class Capture:
         model: nn.Module,
         parameters: Sequence[nn.Parameter],
         sizes: Sequence[int],
+        tasks: Sequence[int | None],
         on_use: Callable[[int, Use], None],
     ):
         self._model = model
         self._parameters = parameters
         self._sizes = list(sizes)
+        self._tasks = list(tasks)
+        self._seen = range(len(sizes))  # the groups whose samples the model is working on
         self._index = {id(p): i for i, p in enumerate(parameters)}
         self._on_use = on_use
         self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
@@ -107,8 +116,10 @@ class Capture:
         seen.add(id(module))
         own = [(name, p) for name, p in module.named_parameters(recurse=False) if id(p) in self._index]
         children = list(module.children())
+        if len(set(self._tasks)) > 1 and hasattr(module, "forward_single_task"):
+            self._replace(module, "forward_single_task", self._forward_head)
         if is_parametrized(module):
-            self._run_by_group(module)
+            self._replace(module, "forward", self._forward_by_group)
             return
         if own:
             rule = rule_of(module)
@@ -121,7 +132,7 @@ class Capture:
                 for name, p in own:
                     self._repeat_for_samples(module, name, p)
             else:
-                self._run_by_group(module)
+                self._replace(module, "forward", self._forward_by_group)
                 return
         for child in children:
             self._prepare(child, seen)
@@ -136,15 +147,16 @@ class Capture:
         if not output.requires_grad:  # a first layer: from here on there is a way back
             output = output + self._anchor
         output.register_hook(  # type: ignore[no-untyped-call]
-            partial(self._after_backward, rule, layer, a.detach())
+            partial(self._after_backward, rule, layer, a.detach(), self._seen)
         )
         return output
 
-    def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, d: Tensor) -> None:
+    def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, seen: range, d: Tensor) -> None:
+        sizes = tuple(self._sizes[seen.start : seen.stop])
         with torch.no_grad():
             for name, p in layer.named_parameters(recurse=False):
                 if id(p) in self._index:
-                    self._on_use(self._index[id(p)], Use(layer, name, rule, a, d))
+                    self._on_use(self._index[id(p)], Use(layer, name, rule, a, d, seen.start, sizes))
 
     def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
         leaf = p.detach().expand(len(self._sizes), *p.shape[1:]).clone().requires_grad_()
@@ -152,12 +164,26 @@ class Capture:
         repeats = torch.tensor(self._sizes, device=p.device)
         self._exit.enter_context(_replaced(module, {name: leaf.repeat_interleave(repeats, dim=0)}))
 
-    def _run_by_group(self, module: nn.Module) -> None:
-        if "forward" in vars(module):
-            raise LayerwiseError(f"the forward of {type(module).__name__} has been replaced already")
-        original = module.forward
-        module.forward = partial(self._forward_by_group, module, original)
-        self._exit.callback(delattr, module, "forward")
+    def _replace(self, module: nn.Module, method: str, by: Callable[..., Any]) -> None:
+        if method in vars(module):
+            raise LayerwiseError(f"the {method} of {type(module).__name__} has been replaced already")
+        # Past setattr, which some of Avalanche's modules hand on to the module inside.
+        vars(module)[method] = partial(by, module, getattr(module, method))
+        self._exit.callback(vars(module).pop, method)
+
+    def _forward_head(
+        self, module: nn.Module, original: Callable[..., Any], x: Tensor, task_label: int, **kwargs: Any
+    ) -> Any:
+        """A module with heads runs this for each task, with its samples."""
+        before = self._seen
+        own = [k for k in before if self._tasks[k] == task_label]
+        if not own:
+            raise LayerwiseError(f"a {type(module).__name__} works on a task that no group has")
+        self._seen = range(own[0], own[-1] + 1)
+        try:
+            return original(x, task_label, **kwargs)
+        finally:
+            self._seen = before
 
     def _forward_by_group(
         self, module: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any
@@ -170,14 +196,16 @@ class Capture:
         if not tensors:
             raise LayerwiseError(f"a {type(module).__name__} takes no tensor with the samples")
         self._check_samples(module, tensors[0], dim)
-        if len(self._sizes) == 1:
-            with _replaced(module, self._group_copies(module)[0]):
+        all_copies = self._group_copies(module)
+        copies = [all_copies[k] for k in self._seen]
+        if len(copies) == 1:
+            with _replaced(module, copies[0]):
                 return original(*args, **kwargs)
         positional = [self._parts(x, dim) for x in args]
         named = {key: self._parts(x, dim) for key, x in kwargs.items()}
         outputs = []
-        for k, copies in enumerate(self._group_copies(module)):
-            with _replaced(module, copies):
+        for k, own in enumerate(copies):
+            with _replaced(module, own):
                 outputs.append(
                     original(*(x[k] for x in positional), **{key: x[k] for key, x in named.items()})
                 )
@@ -198,11 +226,11 @@ class Capture:
 
     def _parts(self, x: Any, dim: int) -> Sequence[Any]:
         """Each group's share of an argument; what has no samples is for all."""
-        n = sum(self._sizes)
+        sizes = [self._sizes[k] for k in self._seen]
         for d in (dim, 0):
-            if isinstance(x, Tensor) and x.dim() > d and x.shape[d] == n:
-                return torch.split(x, self._sizes, d)  # at once: its backward is one concatenation
-        return [x] * len(self._sizes)
+            if isinstance(x, Tensor) and x.dim() > d and x.shape[d] == sum(sizes):
+                return torch.split(x, sizes, d)  # at once: its backward is one concatenation
+        return [x] * len(sizes)
 
     def _merged(self, outputs: list[Any], module: nn.Module, dim: int) -> Any:
         """The groups' outputs as one; what follows a layer's first output has the samples elsewhere."""
@@ -219,7 +247,7 @@ class Capture:
         raise LayerwiseError(f"a {type(module).__name__} returns a {type(first).__name__}")
 
     def _check_samples(self, layer: nn.Module, x: Tensor, dim: int) -> None:
-        n = sum(self._sizes)
+        n = sum(self._sizes[k] for k in self._seen)
         if len(self._sizes) > 1 and (x.dim() <= dim or x.shape[dim] != n):
             raise LayerwiseError(
                 f"a {type(layer).__name__} got an input of shape {list(x.shape)} in a pass over {n} samples"

@@ -148,8 +148,8 @@ def _problem(
     with _buffers_restored(model):
         try:
             found = Layerwise(sample_bytes=1.0)(probe, model, forward, criterion, parameters).rows()
-        except LayerwiseError as error:
-            return str(error)
+        except (LayerwiseError, RuntimeError) as error:
+            return str(error).partition("\n")[0]
     start = 0
     names = {id(p): name for name, p in model.named_parameters()}
     scale = torch.linalg.vector_norm(expected.double(), dim=1)

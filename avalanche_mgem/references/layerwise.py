@@ -60,8 +60,8 @@ class Layerwise:
         start = 0
         while start < len(constraints):
             part = constraints[start : self._end_of_pass(constraints, start)]
-            keep = _Keeper(factors, constraints, parameters, start, part.sizes)
-            with Capture(model, parameters, part.sizes, keep) as capture:
+            keep = _Keeper(factors, constraints, parameters, start)
+            with Capture(model, parameters, part.sizes, part.tasks, keep) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
                     factors.add(index, Part(start, part.sizes, rows=rows))
@@ -70,17 +70,18 @@ class Layerwise:
         return factors
 
     def _end_of_pass(self, constraints: Constraints, start: int) -> int:
-        """Groups of one task, of which each head sees all samples, or a single one; not too many."""
+        """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""
         sizes, tasks = constraints.sizes, constraints.tasks
         limit = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
-        stop, samples = start + 1, sizes[start]
-        is_separate = tasks[start] is None and constraints.task_labels is not None
-        while stop < len(sizes) and tasks[stop] == tasks[start] and not is_separate:
+        has_tasks = constraints.task_labels is not None
+        samples = sizes[start]
+        for stop in range(start + 1, len(sizes)):
             samples += sizes[stop]
-            if samples > limit:
-                break
-            stop += 1
-        return stop
+            is_mixed = has_tasks and None in tasks[start : stop + 1]
+            comes_back = tasks[stop] != tasks[stop - 1] and tasks[stop] in tasks[start:stop]
+            if samples > limit or is_mixed or comes_back:
+                return stop
+        return len(sizes)
 
 
 class _Keeper:
@@ -91,7 +92,6 @@ class _Keeper:
         constraints: all of the step.
         parameters: all of the model.
         start: the pass's first constraint.
-        sizes: numbers of samples of the pass's constraints.
     """
 
     def __init__(
@@ -100,20 +100,19 @@ class _Keeper:
         constraints: Constraints,
         parameters: Sequence[nn.Parameter],
         start: int,
-        sizes: tuple[int, ...],
     ):
         self._factors, self._parameters = factors, parameters
-        self._start, self._sizes = start, sizes
+        self._start = start
         self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
         row_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._keeps_all_rows = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
         self.bytes = 0  # of the layers' outputs that went by
 
     def __call__(self, index: int, use: Use) -> None:
-        part = Part(self._start, self._sizes, use)
+        part = Part(self._start + use.first, use.sizes, use)
         if use.name == "weight":
             self.bytes += _bytes(use.d)
-        rows_bytes = len(self._sizes) * _bytes(self._parameters[index])
+        rows_bytes = len(use.sizes) * _bytes(self._parameters[index])
         is_small = self._keeps_all_rows or rows_bytes <= _bytes(use.a) + _bytes(use.d)
         if is_small and not is_cheaper_by_samples(part, self._num_constraints, self._num_samples):
             part = part.computed()
