@@ -20,7 +20,7 @@ BACKENDS = ("auto", "loop", "vmap", "layerwise")
 _Compute = Callable[[Constraints, nn.Module, Forward, Criterion, Sequence[nn.Parameter]], Tensor | Factors]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_LOOP_SAMPLES = 8  # a group; with fewer the calls cost more than they compute
+_LOOP_SAMPLES = 32  # a group; with fewer, one pass over several groups is faster
 
 _PROBE_CONSTRAINTS, _PROBE_SAMPLES = 3, 4
 _PROBE_TOLERANCE = 0.05  # a ReLU at zero differs by 5e-3 in float32; gradients mixed up differ by order 1

@@ -18,7 +18,7 @@ from avalanche_mgem.references.loop import Criterion, Forward
 KEPT_ROWS_BYTES = 2**30
 """G up to this size is kept, which saves computing its rows a second time for the update."""
 
-PASS_BYTES = {"cpu": 2**25, "cuda": 2**30}
+PASS_BYTES = {"cpu": 2**26, "cuda": 2**30}
 """Layer outputs of one pass: beyond it nothing is gained, on a CPU because they leave the cache."""
 
 

@@ -18,7 +18,12 @@ _FINER = {"num_modules": 8, "num_groups": 4, "normalize_memory_strength": True}
 
 
 def _finer_and_gem(
-    options: Options, model: nn.Module, stream: Stream, patterns: int, finer: Mapping[str, Any]
+    options: Options,
+    model: nn.Module,
+    stream: Stream,
+    patterns: int,
+    finer: Mapping[str, Any],
+    repetitions: int = 15,
 ) -> tuple[list[float], list[float], str]:
     """Seconds of steps of pd-mGEM and of our own GEM in turns, and how both make their references."""
     gem, finest = (
@@ -26,7 +31,9 @@ def _finer_and_gem(
     )
     with_conflict(gem, finest)
     seconds = in_turns(
-        {"pd-mGEM": finest.step, "GEM": gem.step}, repetitions=options.size(15, 3), report=options.report
+        {"pd-mGEM": finest.step, "GEM": gem.step},
+        repetitions=options.size(repetitions, 3),
+        report=options.report,
     )
     backends = (state.plugin().reference_backend for state in (finest, gem))
     return seconds["pd-mGEM"], seconds["GEM"], " and ".join(backends)
@@ -34,7 +41,7 @@ def _finer_and_gem(
 
 def _step_pdmgem(options: Options) -> Measured:
     options.report.phase("data, plain training, memories")
-    patterns = 16
+    patterns = 64
     stream = (
         noise(4, 20, (3, 32, 32), 100, options.seed)
         if options.quick
@@ -42,10 +49,12 @@ def _step_pdmgem(options: Options) -> Measured:
     )
     torch.manual_seed(options.seed)
     resnet = trained(SlimResNet18(100, nf=20), stream, options.seed)
-    finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER)
+    finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER, repetitions=5)
 
     images = mnist(options, options.size(PAST, 3))
     record = {}
+    small = _finer_and_gem(options, resnet, stream, 16, _FINER, repetitions=5)
+    record["the same with 16 memories, so groups of 4"] = median(small[0]) / median(small[1])
     for name, layers, modules in (
         ("MLP of 8 hidden layers, one module each but the last", 8, 8),
         ("MLP 2 x 100, random:8", 2, "random:8"),
@@ -115,7 +124,7 @@ def _agem_role(options: Options) -> Measured:
 FINER = (
     Row(
         "step_pdmgem",
-        "one pd-mGEM step (8 modules, 4 groups), reduced ResNet-18, 19 past experiences x 16 memories",
+        "one pd-mGEM step (8 modules, 4 groups), reduced ResNet-18, 19 past experiences x 64 memories",
         "our own GEM step with the same memories",
         at_least=False,
         floor=1.3,
