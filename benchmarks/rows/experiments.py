@@ -85,8 +85,8 @@ def _split_cifar100(options: Options) -> Measured:
         ),
         lambda: multi_head(SlimResNet18(5, nf=20)),
         samples=100,
-        test_samples=50,
-        patterns_per_exp=16,
+        test_samples=100,
+        patterns_per_exp=8,
         tolerance=0.05,
     )
     measured = _both(options, experiment)
@@ -253,8 +253,8 @@ EXPERIMENTS = (
     ),
     Row(
         "experiment_split_cifar100",
-        "whole experiment, split CIFAR-100: 20 x 100 samples, 16 memories, reduced ResNet-18 with a head a "
-        "task, 50 test images of all experiences after each",
+        "whole experiment, split CIFAR-100: 20 x 100 samples, 8 memories, reduced ResNet-18 with a head a "
+        "task, 100 test images of all experiences after each",
         "the same with stock GEM, SplitCIFAR100 and evaluation",
         at_least=True,
         floor=1.5,
