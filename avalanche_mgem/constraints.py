@@ -100,8 +100,8 @@ class Constraints(Sequence[Constraint]):
     def take(self, draw: "Draw") -> "Constraints":
         """The samples of a draw."""
         rows = torch.from_numpy(draw.positions).to(self.x.device)
-        labels = None if self.task_labels is None else self.task_labels[rows]
-        return self.of(draw, self.x[rows], self.y[rows], labels)
+        labels = None if self.task_labels is None else self.task_labels.index_select(0, rows)
+        return self.of(draw, self.x.index_select(0, rows), self.y.index_select(0, rows), labels)
 
     def of(self, draw: "Draw", x: Tensor, y: Tensor, task_labels: Tensor | None) -> "Constraints":
         """The constraints of a draw, with these samples."""
