@@ -146,6 +146,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._steps: Iterator[Constraints] = iter(())
         self._constraints: Constraints | None = None
         self._G: Tensor | functional.References | None = None
+        self._z: Tensor | None = None
         self._parameters: list[torch.nn.Parameter] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -155,6 +156,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             "_steps": iter(()),
             "_constraints": None,
             "_G": None,
+            "_z": None,
             "_parameters": [],
         }
         return self.__dict__ | left_out | {"references": References(self.references.backend)}
@@ -221,6 +223,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
                 modules=self.partition.blocks(strategy.model),
                 solver=self.solver,
                 ridge=self.ridge,
+                out=self._memory_for_update(g),
             )
         except NonFiniteGradientError as error:
             raise self._not_finite(strategy, error.row, strength) from error
@@ -229,8 +232,15 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes samples of the experience into the memory."""
-        self._steps, self._constraints = iter(()), None
+        self._steps, self._constraints, self._z = iter(()), None, None
+        self.references.reset()
         self.memory.update(strategy.experience)
+
+    def _memory_for_update(self, g: Tensor) -> Tensor:
+        """The same in every step: new memory is slow at first."""
+        if self._z is None or (self._z.shape, self._z.dtype, self._z.device) != (g.shape, g.dtype, g.device):
+            self._z = torch.empty_like(g)
+        return self._z
 
     def _warn_of_hidden_boundaries(self, experience: Any) -> None:
         is_online = isinstance(experience, OnlineCLExperience)

@@ -7,8 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_STRIP = 2**14
-_HALVED = range(8, 33)
+_STRIP, _STRIPS = 2**12, 16  # columns of one product, and products at a time
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Blocks:
 
     sizes: tuple[int, ...]
     order: Tensor | None = None
-    _pieces: dict[tuple[int, int], list[tuple[int, Tensor | None]]] = field(
+    _pieces: dict[tuple[int, int], list[tuple[int, slice | Tensor]]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -54,32 +53,29 @@ class Blocks:
             x = x.index_select(-1, self.order)
         return torch.split(x, list(self.sizes), dim=-1)
 
-    def pieces(self, start: int, stop: int) -> list[tuple[int, Tensor | None]]:
+    def pieces(self, start: int, stop: int) -> list[tuple[int, slice | Tensor]]:
         """The modules that the coordinates ``start..stop-1`` belong to.
 
         Returns:
-            module ids, each with the places of its coordinates counted from ``start``; None is all of them.
+            module ids, each with the places of its coordinates counted from ``start``.
         """
         if (start, stop) not in self._pieces:
             self._pieces[start, stop] = list(self._found_pieces(start, stop))
         return self._pieces[start, stop]
 
-    def _found_pieces(self, start: int, stop: int) -> Iterator[tuple[int, Tensor | None]]:
-        ends = list(accumulate(self.sizes))
-        for module, (size, end) in enumerate(zip(self.sizes, ends, strict=True)):
+    def _found_pieces(self, start: int, stop: int) -> Iterator[tuple[int, slice | Tensor]]:
+        for module, (size, end) in enumerate(zip(self.sizes, accumulate(self.sizes), strict=True)):
             if self.order is None:
                 first, last = max(start, end - size), min(stop, end)
-                number = last - first
-                where = torch.arange(first - start, last - start) if 0 < number < stop - start else None
-            else:
-                own = self.order[end - size : end]  # ascending
-                bounds = torch.tensor([start, stop], device=own.device)
-                first, last = torch.searchsorted(own, bounds).tolist()
-                where, number = own[first:last] - start, last - first
-            if number == stop - start:
-                yield module, None
-            elif number > 0:
-                yield module, where
+                if first < last:
+                    yield module, slice(first - start, last - start)
+                continue
+            own = self.order[end - size : end]  # ascending
+            first, last = torch.searchsorted(own, torch.tensor([start, stop], device=own.device)).tolist()
+            if last - first == stop - start:
+                yield module, slice(0, stop - start)
+            elif first < last:
+                yield module, own[first:last] - start
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Inverse of :meth:`split` for vectors."""
@@ -129,21 +125,41 @@ def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bo
 def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
     """``rows @ rows.T`` and ``rows @ g`` in one reading of ``rows`` ``[K, P]``."""
     num_rows, num_columns = rows.shape
-    # On a CPU in strips that stay in the cache for both products.
-    width = num_columns if rows.is_cuda else _STRIP
-    # Few rows leave the processor's vectors half empty; then not computing a quarter of K pays.
-    half = num_rows // 2 if _HALVED.start <= num_rows < _HALVED.stop and not rows.is_cuda else num_rows
     K, b = rows.new_zeros(num_rows, num_rows), rows.new_zeros(num_rows)
-    for first in range(0, num_columns, max(width, 1)):
-        strip = rows[:, first : first + width]
+    chunk = max(1, num_columns) if rows.is_cuda else _STRIPS * _STRIP
+    block = max(1, num_rows) if rows.is_cuda else _block(num_rows)
+    for first in range(0, num_columns, chunk):
+        part = rows[:, first : first + chunk]
         if diagonal:
-            K.diagonal().add_(strip.square().sum(dim=1))
+            K.diagonal().add_(part.square().sum(dim=1))
         else:
-            K[:half].addmm_(strip[:half], strip.T)
-            K[half:, half:].addmm_(strip[half:], strip[half:].T)
-        b.addmv_(strip, g[first : first + width])
-    K[half:, :half] = K[:half, half:].T
+            for k in range(0, num_rows, block):
+                _add_inner(K[k:, k : k + block], part[k:], part[k : k + block])
+        b.addmv_(part, g[first : first + chunk])
+    for k in range(block, num_rows, block):
+        K[:k, k : k + block] = K[k : k + block, :k].T
     return K, b
+
+
+def _block(num_rows: int) -> int:
+    """Columns of K that are computed at a time, down from the diagonal: a multiple of a processor's vectors.
+
+    Measured (docs/performance.md): half of K need not be computed, but narrow products cost more by entry.
+    """
+    return 16 if num_rows <= 32 else 32
+
+
+def _add_inner(K: Tensor, x: Tensor, y: Tensor) -> None:
+    """Adds ``x @ y.T``; where both are wide, in strips.
+
+    One product of so few rows keeps one thread busy; of strips, every thread takes its own.
+    """
+    strips = x.shape[1] // _STRIP
+    if x.is_cuda or strips * _STRIP != x.shape[1] or strips < 2:
+        K.addmm_(x, y.T)
+    else:
+        x, y = (part.view(len(part), strips, _STRIP).transpose(0, 1) for part in (x, y))
+        K += torch.bmm(x, y.mT).sum(dim=0)
 
 
 def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
@@ -158,12 +174,14 @@ def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks)
         for j, G_block in enumerate(blocks.split(G)):
             if G_block[squares[j] < tiny].any():
                 return True
-    return is_near_underflow(g, blocks, K.dtype)
+    return is_near_underflow(g, b, blocks)
 
 
-def is_near_underflow(g: Tensor, blocks: Blocks, dtype: torch.dtype) -> bool:
-    """Whether a module of g is so small, but not zero, that its products would lose digits in ``dtype``."""
-    tiny = torch.finfo(dtype).tiny / torch.finfo(dtype).eps
-    parts = [part.to(dtype) for part in blocks.split(g)]
+def is_near_underflow(g: Tensor, b: Tensor, blocks: Blocks) -> bool:
+    """Whether a module of g is so small, but not zero, that its products ``b`` have lost digits."""
+    tiny = torch.finfo(b.dtype).tiny / torch.finfo(b.dtype).eps
+    if not (b.abs() < tiny).any():  # then g need not be read once more
+        return False
+    parts = [part.to(b.dtype) for part in blocks.split(g)]
     is_small = torch.stack([torch.dot(part, part) for part in parts]) < tiny
     return any(bool(part.any()) for part, small in zip(parts, is_small.tolist(), strict=True) if small)

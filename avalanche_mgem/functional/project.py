@@ -33,7 +33,7 @@ class References(Protocol):
         """As :func:`~avalanche_mgem.functional.gram` of g and G."""
         ...
 
-    def combine(self, g: Tensor, v: Tensor, blocks: Blocks) -> Tensor:
+    def combine(self, g: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
         """As :func:`~avalanche_mgem.functional.combine` of g and G."""
         ...
 
@@ -47,6 +47,7 @@ def project(
     modules: Tensor | Blocks | None = None,
     solver: str | Solver = "exact",
     ridge: Ridge = "relative",
+    out: Tensor | None = None,
 ) -> Tensor:
     r"""Projects a gradient so that it conflicts with no reference gradient, module by module.
 
@@ -67,9 +68,12 @@ def project(
             function; see :mod:`avalanche_mgem.solvers`.
         ridge: regularisation of the dual: ``"relative"`` (default: independent of the gradients' scale) or
             ``"absolute"`` (1e-3, as GEM).
+        out: memory for z, of the shape, dtype and device of ``g``; None (default) takes new memory in every
+            call, which on large models costs a good part of the projection's time.
 
     Returns:
-        z ``[P]`` in the dtype and on the device of ``g``; ``g`` itself when nothing is violated.
+        z ``[P]`` in the dtype and on the device of ``g``, in ``out`` if given; ``g`` itself when nothing is
+        violated.
 
     Raises:
         ValueError: for shapes that do not fit and for values that are not allowed.
@@ -84,6 +88,7 @@ def project(
     blocks = _checked_blocks(g, G, modules)
     solve = get_solver(solver)
     check_options(memory_strength, ridge)
+    _check_out(out, g)
     if (G.shape[0] if isinstance(G, Tensor) else G.num_constraints) == 0 or g.numel() == 0:
         return g
     with torch.autocast(g.device.type, enabled=False):  # it would compute the products in half precision
@@ -99,7 +104,11 @@ def project(
                 K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge
             )
         with phase("combine"):
-            z = combine(g, G, v, blocks) if isinstance(G, Tensor) else G.combine(g, v, blocks)
+            z = (
+                combine(g, G, v, blocks, out=out)
+                if isinstance(G, Tensor)
+                else G.combine(g, v, blocks, out=out)
+            )
     # A sum shows what is not finite in one pass; it may also overflow by itself.
     if not torch.isfinite(z.sum()) and not torch.isfinite(z).all():
         raise NonFiniteGradientError(f"update z in {z.dtype}")
@@ -126,6 +135,18 @@ def _checked_blocks(g: Tensor, G: Tensor | References, modules: Tensor | Blocks 
     if sum(modules.sizes) != g.shape[0]:
         raise ValueError(f"the modules have {sum(modules.sizes)} coordinates, but g has {g.shape[0]}.")
     return modules
+
+
+def _check_out(out: Tensor | None, g: Tensor) -> None:
+    if out is None:
+        return
+    if (out.shape, out.dtype, out.device) != (g.shape, g.dtype, g.device):
+        raise ValueError(
+            f"out must be like g, {g.dtype} of shape {list(g.shape)} on {g.device}; "
+            f"got {out.dtype} of shape {list(out.shape)} on {out.device}."
+        )
+    if out.untyped_storage().data_ptr() == g.untyped_storage().data_ptr():
+        raise ValueError("out must not be memory of g: g is returned where nothing is violated.")
 
 
 def _check_finite(K: Tensor, b: Tensor) -> None:

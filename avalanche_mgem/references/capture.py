@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from avalanche_mgem.references.batch_norm import batch_norm_by_group, is_by_batch
 from avalanche_mgem.references.rules import Rule, rule_of
 
 
@@ -27,7 +28,7 @@ class Use:
         rule: computes gradients from ``a`` and ``d``.
         a: the layer's input.
         d: the gradient with respect to its output.
-        first: the first of the groups that the layer saw.
+        first: the first of the groups that the layer saw, among all constraints.
         sizes: number of samples of each of these.
     """
 
@@ -39,13 +40,20 @@ class Use:
     first: int
     sizes: tuple[int, ...]
 
+    def gradients(self, outputs: slice, out: Tensor) -> None:
+        """Writes those of some entries of the parameter's first dimension, ``[groups, entries, ...]``."""
+        a = (
+            self.a.to(self.d.dtype) if self.a.is_floating_point() else self.a
+        )  # autocast has cast its copy only
+        self.rule(self.layer, self.name, a, self.d, self.sizes, outputs, out)
+
 
 class Capture:
     """Watches a model in one forward and backward pass over ``K`` groups; the model is as before on exit.
 
     Layers with a rule run on all samples together, and tell what went in and what came back. Any other module
     that owns parameters runs group by group, on parameters of each group's own, whose gradients come from
-    autograd: BatchNorm with the statistics of each group, attention, and whatever a user wrote. A parameter
+    autograd: attention, and whatever a user wrote. BatchNorm normalises each group by itself. A parameter
     of leading dimension 1 that belongs to a module with children (class tokens, position embeddings) is
     repeated for each sample. A module with heads, recognised by Avalanche's ``forward_single_task``, shows
     each head the samples of its task.
@@ -56,6 +64,7 @@ class Capture:
             only.
         sizes: number of samples of each group.
         tasks: task label of each group; equal ones are neighbours.
+        first: number of the first group among all constraints.
         on_use: called with the parameter's index and its use in the backward pass, as soon as it is known.
     """
 
@@ -65,18 +74,21 @@ class Capture:
         parameters: Sequence[nn.Parameter],
         sizes: Sequence[int],
         tasks: Sequence[int | None],
+        first: int,
         on_use: Callable[[int, Use], None],
     ):
         self._model = model
         self._parameters = parameters
         self._sizes = list(sizes)
         self._tasks = list(tasks)
+        self._first = first
         self._seen = range(len(sizes))  # the groups whose samples the model is working on
         self._index = {id(p): i for i, p in enumerate(parameters)}
         self._on_use = on_use
         self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
         self._copies: list[tuple[int, list[Tensor]]] = []  # index, and a leaf for each group or one for all
         self._of_unit: dict[int, list[dict[str, Tensor]]] = {}
+        self._of_batch_norm: dict[int, list[Tensor | None]] = {}
         self._exit = ExitStack()
 
     def __enter__(self) -> "Capture":
@@ -117,9 +129,14 @@ class Capture:
         own = [(name, p) for name, p in module.named_parameters(recurse=False) if id(p) in self._index]
         children = list(module.children())
         if len(set(self._tasks)) > 1 and hasattr(module, "forward_single_task"):
+            if _is_trunk_with_heads(module):
+                self._replace(module, "forward", self._forward_trunk_once)
             self._replace(module, "forward_single_task", self._forward_head)
         if is_parametrized(module):
             self._replace(module, "forward", self._forward_by_group)
+            return
+        if is_by_batch(module):
+            self._replace(module, "forward", self._forward_batch_norm)
             return
         if own:
             rule = rule_of(module)
@@ -156,7 +173,9 @@ class Capture:
         with torch.no_grad():
             for name, p in layer.named_parameters(recurse=False):
                 if id(p) in self._index:
-                    self._on_use(self._index[id(p)], Use(layer, name, rule, a, d, seen.start, sizes))
+                    self._on_use(
+                        self._index[id(p)], Use(layer, name, rule, a, d, self._first + seen.start, sizes)
+                    )
 
     def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
         leaf = p.detach().expand(len(self._sizes), *p.shape[1:]).clone().requires_grad_()
@@ -184,6 +203,39 @@ class Capture:
             return original(x, task_label, **kwargs)
         finally:
             self._seen = before
+
+    def _forward_trunk_once(
+        self, module: nn.Module, original: Callable[..., Any], x: Tensor, task_labels: Any
+    ) -> Any:
+        """Avalanche runs trunk and head task by task; here groups never meet, and the trunk can run once."""
+        if isinstance(task_labels, int):
+            return original(x, task_labels)
+        trunk, heads = module.get_submodule("model"), module.get_submodule(str(module.classifier_name))
+        return heads(trunk(x).flatten(1), task_labels=task_labels)
+
+    def _forward_batch_norm(self, layer: nn.BatchNorm2d, original: Callable[..., Any], x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return original(x)  # type: ignore[no-any-return]
+        self._check_samples(layer, x, 0)
+        sizes = self._sizes[self._seen.start : self._seen.stop]
+        if min(sizes) * x[0, 0].numel() == 1:
+            raise LayerwiseError(f"a {type(layer).__name__} sees a group of one value")
+        if id(layer) not in self._of_batch_norm:
+            self._of_batch_norm[id(layer)] = [self._for_groups(p) for p in (layer.weight, layer.bias)]
+        weight, bias = (
+            None if rows is None else rows[self._seen.start : self._seen.stop]
+            for rows in self._of_batch_norm[id(layer)]
+        )
+        return batch_norm_by_group(layer, x, weight, bias, sizes)
+
+    def _for_groups(self, p: nn.Parameter | None) -> Tensor | None:
+        """A parameter once for each group, ``[K, ...]``, whose gradients autograd gives."""
+        if p is None:
+            return None
+        rows = p.detach().expand(len(self._sizes), *p.shape).clone()
+        if id(p) in self._index:
+            self._copies.append((self._index[id(p)], [rows.requires_grad_()]))
+        return rows
 
     def _forward_by_group(
         self, module: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any
@@ -252,6 +304,13 @@ class Capture:
             raise LayerwiseError(
                 f"a {type(layer).__name__} got an input of shape {list(x.shape)} in a pass over {n} samples"
             )
+
+
+def _is_trunk_with_heads(module: nn.Module) -> bool:
+    """Avalanche's ``MultiTaskDecorator``; with as many outputs as its heads, so that nothing is padded."""
+    name = vars(module).get("classifier_name")
+    heads = dict(module.named_children()).get(name) if isinstance(name, str) else None
+    return heads is not None and getattr(heads, "max_class_label", 0) == getattr(module, "max_class_label", 1)
 
 
 @contextmanager

@@ -54,10 +54,13 @@ class References:
         self.chosen: Backend | None = None
         self.reason = ""
         self._compute: _Compute | None = None
+        self._layerwise = Layerwise()
+        self._probed: tuple[object, str | None] = (None, None)
 
     def reset(self) -> None:
-        """Lets the next step choose anew, because the model may have changed."""
+        """Frees memory, and lets the next step choose anew, because model and memory may have changed."""
         self._compute = None
+        self._layerwise.free()
 
     def __call__(
         self,
@@ -105,9 +108,12 @@ class References:
             return self._take("vmap", vmap)
         if self.backend == "auto" and _gains_nothing(constraints, model, parameters):
             return self._take("loop", loop, "on a CPU convolutions gain nothing from larger batches")
-        problem = _problem(constraints, model, forward, criterion, parameters)
+        state = _state(model, parameters)
+        if self._probed[0] != state:
+            self._probed = state, _problem(constraints, model, forward, criterion, parameters)
+        problem = self._probed[1]
         if problem is None:
-            return self._take("layerwise", Layerwise(), "its gradients are those of the loop")
+            return self._take("layerwise", self._layerwise, "its gradients are those of the loop")
         if self.backend == "layerwise":
             raise _refusal(problem)
         return self._take("loop", loop, problem)
@@ -125,6 +131,12 @@ def _gains_nothing(constraints: Constraints, model: nn.Module, parameters: Seque
     row_bytes = sum(p.numel() * p.element_size() for p in parameters)
     is_small = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
     return is_small and len(constraints.y) >= _LOOP_SAMPLES * len(constraints)
+
+
+def _state(model: nn.Module, parameters: Sequence[nn.Parameter]) -> object:
+    """Equal as long as what a probe has found still holds: the same layers, in the same modes."""
+    layers = tuple((type(layer), layer.training) for layer in model.modules())
+    return id(model), layers, tuple(p.shape for p in parameters)
 
 
 def _refusal(problem: str) -> ValueError:

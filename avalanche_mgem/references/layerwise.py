@@ -4,7 +4,10 @@ Each layer's gradient on a group follows from the group's rows of its input and 
 :mod:`~avalanche_mgem.references.rules`). What is kept of a layer is the smaller of the two.
 """
 
+import math
+import weakref
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
 
 from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.references.capture import Capture, Use
-from avalanche_mgem.references.factors import Factors, Part, is_cheaper_by_samples
+from avalanche_mgem.references.factors import Factors, is_cheaper_by_samples
 from avalanche_mgem.references.loop import Criterion, Forward
 
 KEPT_ROWS_BYTES = 2**30
@@ -32,6 +35,8 @@ class Layerwise:
 
     def __init__(self, sample_bytes: float | None = None) -> None:
         self._sample_bytes = sample_bytes
+        self._matrix: Tensor | None = None
+        self._user: weakref.ref[Factors] | None = None
 
     def __call__(
         self,
@@ -56,23 +61,45 @@ class Layerwise:
         Raises:
             LayerwiseError: if the gradients of the groups cannot be told apart in this model.
         """
-        factors = Factors(parameters, len(constraints))
+        factors = Factors(parameters, len(constraints), self._memory(len(constraints), parameters))
+        self._user = weakref.ref(factors)
         start = 0
         while start < len(constraints):
             part = constraints[start : self._end_of_pass(constraints, start)]
-            keep = _Keeper(factors, constraints, parameters, start)
-            with Capture(model, parameters, part.sizes, part.tasks, keep) as capture:
+            keep = _Keeper(factors, constraints, parameters, keeps_all_rows=self._matrix is not None)
+            with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
-                    factors.add(index, Part(start, part.sizes, rows=rows))
+                    factors.write(index, start, len(part), partial(_copy, rows))
             self._sample_bytes = max(1.0, keep.bytes / len(part.y))
             start += len(part)
         return factors
 
+    def free(self) -> None:
+        """Gives the memory of G back."""
+        self._matrix = None
+
+    def _memory(self, num_constraints: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
+        """For G, if it is kept.
+
+        The same in every step, because new memory is slow at first; but for one user at a time.
+        """
+        P, p = sum(p.numel() for p in parameters), parameters[0]
+        if num_constraints * P * p.element_size() > KEPT_ROWS_BYTES:
+            self._matrix = None
+            return None
+        old, wanted = self._matrix, ((num_constraints, P), p.dtype, p.device)
+        is_used = self._user is not None and self._user() is not None
+        if old is None or (old.shape, old.dtype, old.device) != wanted or is_used:
+            self._matrix = torch.empty(num_constraints, P, dtype=p.dtype, device=p.device)
+        return self._matrix
+
     def _end_of_pass(self, constraints: Constraints, start: int) -> int:
         """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""
         sizes, tasks = constraints.sizes, constraints.tasks
-        limit = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        left = sum(sizes[start:])
+        most = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        limit = left / math.ceil(left / max(most, 1.0))  # evenly, rather than a small pass at the end
         has_tasks = constraints.task_labels is not None
         samples = sizes[start]
         for stop in range(start + 1, len(sizes)):
@@ -91,7 +118,7 @@ class _Keeper:
         factors: where to put it.
         constraints: all of the step.
         parameters: all of the model.
-        start: the pass's first constraint.
+        keeps_all_rows: whether there is room for all of G.
     """
 
     def __init__(
@@ -99,24 +126,27 @@ class _Keeper:
         factors: Factors,
         constraints: Constraints,
         parameters: Sequence[nn.Parameter],
-        start: int,
+        *,
+        keeps_all_rows: bool,
     ):
         self._factors, self._parameters = factors, parameters
-        self._start = start
         self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
-        row_bytes = sum(p.numel() * p.element_size() for p in parameters)
-        self._keeps_all_rows = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
+        self._keeps_all_rows = keeps_all_rows
         self.bytes = 0  # of the layers' outputs that went by
 
     def __call__(self, index: int, use: Use) -> None:
-        part = Part(self._start + use.first, use.sizes, use)
+        p = self._parameters[index]
         if use.name == "weight":
             self.bytes += _bytes(use.d)
-        rows_bytes = len(use.sizes) * _bytes(self._parameters[index])
-        is_small = self._keeps_all_rows or rows_bytes <= _bytes(use.a) + _bytes(use.d)
-        if is_small and not is_cheaper_by_samples(part, self._num_constraints, self._num_samples):
-            part = part.computed()
-        self._factors.add(index, part)
+        number = len(use.sizes)
+        is_small = self._keeps_all_rows or number * _bytes(p) <= _bytes(use.a) + _bytes(use.d)
+        if is_small and not is_cheaper_by_samples(use, self._num_constraints, self._num_samples):
+            everything = slice(0, len(p))
+            self._factors.write(
+                index, use.first, number, lambda out: use.gradients(everything, out.view(number, *p.shape))
+            )
+        else:
+            self._factors.keep(index, use)
 
 
 def _sum_of_means(criterion: Criterion, output: Tensor, part: Constraints) -> Tensor:
@@ -138,6 +168,10 @@ def _sum_of_means(criterion: Criterion, output: Tensor, part: Constraints) -> Te
 
 def _is_plain(criterion: nn.CrossEntropyLoss) -> bool:
     return criterion.reduction == "mean" and criterion.weight is None
+
+
+def _copy(rows: Tensor, out: Tensor) -> None:
+    out.copy_(rows)
 
 
 def _bytes(x: Tensor) -> int:

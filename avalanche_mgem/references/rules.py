@@ -2,11 +2,13 @@
 
 A rule gets a layer, the name of one of its parameters, the layer's input ``a`` and the gradient ``d`` of the
 loss with respect to its output, both with the samples in the first dimension, the numbers of samples of the
-groups, and which entries of the parameter's first dimension are wanted. It returns the gradient of that
-parameter on each group, ``[K, entries, ...]``. Adding a layer type is a function and a line in ``RULES``.
+groups, and which entries of the parameter's first dimension are wanted. It writes the gradient of that
+parameter on each group into ``out`` ``[K, entries, ...]``. Adding a layer type is a function and a line in
+``RULES``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,53 +16,53 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-Rule = Callable[[Any, str, Tensor, Tensor, Sequence[int], slice], Tensor]
+Rule = Callable[[Any, str, Tensor, Tensor, Sequence[int], slice, Tensor], None]
 
 
 _FEW_POSITIONS = 64  # of a group's outputs, up to which unfolding is faster on a CPU than a convolution
 
 
-def linear(layer: nn.Linear, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice) -> Tensor:
+def linear(
+    layer: nn.Linear, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: the sum over samples (and positions) of the outer products of d and a."""
     d = d[..., outputs]
     if name == "bias":
-        return _sums(d, sizes)
-    groups = zip(_by_group(d, sizes), _by_group(a, sizes), strict=True)
-    products = [torch.bmm(dk.mT, ak) for dk, ak in groups]
-    return products[0] if len(products) == 1 else torch.cat(products)
+        _sums(d, sizes, out)
+    else:
+        _outer_products(d, a, sizes, out)
 
 
 def convolution(
-    layer: nn.Conv2d, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.Conv2d, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: torch's own weight gradient, once a group; a matrix product where a group has few positions."""
     if name == "bias":
-        return _sums(d[:, outputs].movedim(1, -1), sizes)
+        _sums(d[:, outputs].movedim(1, -1), sizes, out)
+        return
     weight_gradient: Callable[..., Tensor] = {3: conv1d_weight, 4: conv2d_weight, 5: conv3d_weight}[a.dim()]
     padding: Any = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         a, padding = F.pad(a, layer._reversed_padding_repeated_twice, mode), 0
     shape = list(layer.weight.shape)
-    first, last, _ = outputs.indices(shape[0])
     is_whole = layer.groups > 1  # its output channels cannot be computed one without the other
     if not is_whole:
-        shape[0], d = last - first, d[:, outputs]
+        shape[0], d = out.shape[1], d[:, outputs]
     if a.dim() == 4 and not is_whole and max(sizes) * d[0, 0].numel() <= _FEW_POSITIONS:
         patches = F.unfold(a, (shape[2], shape[3]), layer.dilation, padding, layer.stride).mT
-        groups = zip(_by_group(d.flatten(2).mT, sizes), _by_group(patches, sizes), strict=True)
-        return torch.cat([torch.bmm(dk.mT, ak) for dk, ak in groups]).view(-1, *shape)
+        _outer_products(d.flatten(2).mT, patches, sizes, out.flatten(2))
+        return
     options = (layer.stride, padding, layer.dilation, layer.groups)
-    rows = [
-        weight_gradient(ak, shape, dk, *options)
-        for ak, dk in zip(torch.split(a, list(sizes)), torch.split(d, list(sizes)), strict=True)
-    ]
-    return torch.stack(rows)[:, outputs] if is_whole else torch.stack(rows)
+    split = zip(torch.split(a, list(sizes)), torch.split(d, list(sizes)), strict=True)
+    for k, (ak, dk) in enumerate(split):
+        gradient = weight_gradient(ak, shape, dk, *options)
+        out[k].copy_(gradient[outputs] if is_whole else gradient)
 
 
 def embedding(
-    layer: nn.Embedding, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.Embedding, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: every token's gradient is added to its row."""
     first, last, _ = outputs.indices(layer.num_embeddings)
     group_of = torch.repeat_interleave(torch.tensor(sizes, device=a.device))
@@ -70,44 +72,42 @@ def embedding(
         wanted &= a != layer.padding_idx
     rows = d.new_zeros(len(sizes) * (last - first), layer.embedding_dim)
     rows.index_add_(0, place[wanted], d[wanted])
-    return rows.view(len(sizes), last - first, layer.embedding_dim)
+    out.copy_(rows.view(out.shape))
 
 
 def layer_norm(
-    layer: nn.LayerNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.LayerNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: d times the normalised input."""
     if name == "weight":
         d = d * F.layer_norm(a, layer.normalized_shape, None, None, layer.eps)
-    shape = layer.normalized_shape
-    return _sums(d.flatten(-len(shape)), sizes).view(-1, *shape)[:, outputs]
+    _sums_over_shape(d, layer.normalized_shape, sizes, outputs, out)
 
 
 def rms_norm(
-    layer: nn.RMSNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.RMSNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: d times the normalised input."""
-    shape = layer.normalized_shape
-    d = d * F.rms_norm(a, shape, None, layer.eps)
-    return _sums(d.flatten(-len(shape)), sizes).view(-1, *shape)[:, outputs]
+    d = d * F.rms_norm(a, layer.normalized_shape, None, layer.eps)
+    _sums_over_shape(d, layer.normalized_shape, sizes, outputs, out)
 
 
 def group_norm(
-    layer: nn.GroupNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.GroupNorm, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: d times the normalised input."""
     if name == "weight":
         d = d * F.group_norm(a, layer.num_groups, None, None, layer.eps)
-    return _sums(d.movedim(1, -1), sizes)[:, outputs]
+    _sums(d[:, outputs].movedim(1, -1), sizes, out)
 
 
 def batch_norm(
-    layer: nn.BatchNorm2d, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice
-) -> Tensor:
+    layer: nn.BatchNorm2d, name: str, a: Tensor, d: Tensor, sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
     """Weight: d times the input normalised by the running statistics (others couple the samples)."""
     if name == "weight":
         d = d * F.batch_norm(a, layer.running_mean, layer.running_var, None, None, False, 0.0, layer.eps)
-    return _sums(d.movedim(1, -1), sizes)[:, outputs]
+    _sums(d[:, outputs].movedim(1, -1), sizes, out)
 
 
 RULES: dict[type[nn.Module], Rule] = {
@@ -141,13 +141,36 @@ def rule_of(layer: nn.Module) -> Rule | None:
     return RULES.get(type(layer))
 
 
-def _by_group(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Splits ``[N, ..., C]`` into batches ``[groups, samples, C]``, one if all groups are of equal size."""
-    if len(set(sizes)) == 1:
-        return [x.reshape(len(sizes), -1, x.shape[-1])]
-    return [part.reshape(1, -1, x.shape[-1]) for part in torch.split(x, list(sizes))]
+def runs(sizes: Sequence[int]) -> Iterator[tuple[slice, slice, int]]:
+    """Neighbouring groups of equal size: which groups, which samples, and the size of each."""
+    k = start = 0
+    for size, run in groupby(sizes):
+        number = len(list(run))
+        yield slice(k, k + number), slice(start, start + number * size), size
+        k, start = k + number, start + number * size
 
 
-def _sums(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The sums of ``[N, ..., C]`` over each group, ``[K, C]``."""
-    return torch.cat([part.sum(dim=1) for part in _by_group(x, sizes)])
+def _outer_products(d: Tensor, a: Tensor, sizes: Sequence[int], out: Tensor) -> None:
+    """The sums of the outer products of ``[N, ..., outputs]`` and ``[N, ..., inputs]`` over each group."""
+    for groups, samples, _ in runs(sizes):
+        number = groups.stop - groups.start
+        dk, ak = (x[samples].reshape(number, -1, x.shape[-1]) for x in (d, a))
+        if out.dtype == dk.dtype:
+            torch.bmm(dk.mT, ak, out=out[groups])
+        else:  # under autocast
+            out[groups].copy_(torch.bmm(dk.mT, ak))
+
+
+def _sums(x: Tensor, sizes: Sequence[int], out: Tensor) -> None:
+    """The sums of ``[N, ..., C]`` over each group, into ``[K, C]``."""
+    for groups, samples, _ in runs(sizes):
+        part = x[samples].reshape(groups.stop - groups.start, -1, x.shape[-1])
+        torch.sum(part, dim=1, out=out[groups])
+
+
+def _sums_over_shape(
+    x: Tensor, shape: Sequence[int], sizes: Sequence[int], outputs: slice, out: Tensor
+) -> None:
+    """The sums over each group of ``[N, ..., *shape]``, of some entries of the first one of ``shape``."""
+    x = x.reshape(sum(sizes), -1, *shape)[:, :, outputs]
+    _sums(x.flatten(2), sizes, out.flatten(1))

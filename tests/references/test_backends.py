@@ -170,7 +170,7 @@ def test_layerwise_respects_the_batchnorm_policy(name, policy):
 def test_layerwise_on_the_full_resnet18():
     torch.manual_seed(0)
     model = resnet18().double()
-    groups = constraints(torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.randint(0, 5, (4,)), (2, 2))
+    groups = constraints(torch.randn(6, 3, 16, 16, dtype=torch.float64), torch.randint(0, 5, (6,)), (3, 3))
     assert_equal_rows(Layerwise()(groups, *arguments(model)).rows(), loop(groups, *arguments(model)))
 
 
@@ -260,7 +260,7 @@ def test_few_samples_and_many_constraints_go_by_pairs_of_samples():
     model = nn.Sequential(nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 30)).double()
     groups = constraints(torch.randn(24, 50).double(), torch.randint(0, 30, (24,)), (1,) * 24)
     factors = Layerwise()(groups, *arguments(model))
-    assert all(part.use is not None for part in factors._parts[0])  # or this test has no point
+    assert 0 in factors._by_samples(Blocks((sum(p.numel() for p in model.parameters()),)))  # or no point
     G = loop(groups, *arguments(model))
     g = torch.randn(G.shape[1], dtype=torch.float64)
     for found, expected in zip(
