@@ -6,6 +6,7 @@ from torch import Tensor
 from avalanche_mgem.functional.gram import Blocks, accumulation_dtype
 
 
+@torch.no_grad()
 def combine(g: Tensor, G: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
     r"""The update :math:`z_{B_j} = g_{B_j} + G_{:,B_j}^\top v_j` of every module :math:`j`.
 
@@ -17,7 +18,7 @@ def combine(g: Tensor, G: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | No
         out: memory for z, like ``g``; None (default) takes new memory.
 
     Returns:
-        z ``[P]`` in the dtype and on the device of ``g``.
+        z ``[P]`` in the dtype and on the device of ``g``; not differentiable.
     """
     dtype = torch.promote_types(accumulation_dtype(g, G), v.dtype)
     z = torch.empty_like(g) if out is None else out

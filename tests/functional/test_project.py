@@ -279,3 +279,34 @@ def test_diagonal_gram_has_only_the_norms():
     K, b = gram(g, G, Blocks.from_modules(None, 40), diagonal=True)
     torch.testing.assert_close(K[0], torch.diag((G * G).sum(dim=1)))
     torch.testing.assert_close(b[0], G @ g)
+
+
+@pytest.mark.parametrize("K", [1, 5, 16, 19, 32, 40, 76])
+@pytest.mark.parametrize("P", [1, 5000, 2**16, 2**17 + 4097])
+def test_the_products_of_wide_and_narrow_rows(K, P):
+    g, G = gradients(0, K, P)
+    found, b = gram(g, G, Blocks((P,)))
+    torch.testing.assert_close(found[0], G @ G.T)
+    torch.testing.assert_close(b[0], G @ g)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_update_goes_where_it_is_told(m, dtype):
+    g, G = gradients(0, 4, 30)
+    modules, out = random_modules(0, 30, m), torch.full((30,), float("nan"), dtype=dtype)
+    g, G = g.to(dtype), G.to(dtype)
+    z = project(g, G, modules=modules, memory_strength=0.5, out=out)
+    assert z is out
+    assert torch.equal(z, project(g, G, modules=modules, memory_strength=0.5))
+    unharmed = torch.full((30,), 7.0, dtype=dtype)
+    assert project(g, G[:0], out=unharmed) is g
+    assert (unharmed == 7.0).all()
+
+
+@pytest.mark.parametrize("wrong", ["shape", "dtype", "g"])
+def test_where_the_update_cannot_go(wrong):
+    g, G = gradients(0, 4, 30)
+    out = {"shape": torch.empty(29, dtype=g.dtype), "dtype": torch.empty(30, dtype=torch.half), "g": g}[wrong]
+    with pytest.raises(ValueError, match=r"^out must "):
+        project(g, G, out=out)

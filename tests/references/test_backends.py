@@ -192,6 +192,20 @@ def test_layerwise_tells_heads_apart(tasks):
     assert (expected == 0).all(dim=0).any() or set(tasks) == {0, 1, 2}
 
 
+def test_the_trunk_runs_once_for_all_tasks():
+    model = mlp(multi_head=True)
+    model.classifier.classifiers["1"] = nn.Linear(32, 2)
+    model.classifier.masking = False
+    model.classifier.max_class_label = 2
+    seen = []
+    model.model.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    groups = constraints(
+        torch.randn(8, 64), torch.randint(0, 2, (8,)), (4, 4), torch.tensor([0] * 4 + [1] * 4)
+    )
+    Layerwise(sample_bytes=1.0)(groups, model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    assert seen == [8]
+
+
 def test_layerwise_takes_mixed_tasks_in_one_group():
     model = mlp(multi_head=True)
     model.classifier.masking = False
@@ -314,6 +328,24 @@ def test_what_runs_without_gradient_has_rows_of_zeros():
     assert (expected[:, : model.first.weight.numel()] == 0).all()
 
 
+def test_the_memory_of_rows_serves_one_user_after_another():
+    model, groups = problem("mlp")
+    compute, args = Layerwise(), arguments(model)
+    first = compute(groups, *args)
+    expected = first.rows()
+    place = first._matrix.data_ptr()
+    with torch.no_grad():
+        model.classifier.bias.add_(1.0)
+    second = compute(groups, *args)
+    assert_equal_rows(first.rows(), expected)  # though another step has been taken
+    assert second._matrix.data_ptr() != place
+    place = second._matrix.data_ptr()
+    del first, second
+    third = compute(groups, *args)
+    assert third._matrix.data_ptr() == place
+    assert_equal_rows(third.rows(), loop(groups, *args))
+
+
 class Functional(nn.Module):
     """Uses a layer's weight outside of the layer, which no rule can see."""
 
@@ -358,6 +390,19 @@ def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_al
     assert references.chosen == "layerwise"
     for (key, a), b in zip(before.items(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
+    probed = []
+    monkeypatch.setattr("avalanche_mgem.references.choose._problem", lambda *args: probed.append(1))
+    model, groups = problem("mlp")
+    references = References()
+    for layers in (0, 0, 1):
+        if layers:
+            model.classifier = nn.Sequential(model.classifier, nn.Linear(10, 10).double())
+        references.reset()
+        references(groups, *arguments(model))
+    assert len(probed) == 2
 
 
 def test_vmap_refuses_running_statistics_and_heads():
