@@ -38,7 +38,10 @@ from benchmarks.progress import Reporter
 from benchmarks.row import Agreement, Measured, Options, Row
 from benchmarks.stock import KeepsGradients, SameMemoryGEMPlugin
 
-_MB_SIZE, _EVAL_MB_SIZE, _LR = 10, 512, 0.1
+_MB_SIZE, _EVAL_MB_SIZE = 10, 512
+_LR = 0.01
+"""So small that rounding does not grow from step to step: at 0.1, permuted MNIST with references by the loop
+and layer by layer, the same sums in another order, ends 0.008 apart in ACC."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _split_cifar100(options: Options) -> Measured:
         lambda: multi_head(SlimResNet18(5, nf=20)),
         samples=100,
         test_samples=100,
-        patterns_per_exp=8,
+        patterns_per_exp=5,  # one of each class, as Chaudhry et al. (2019, arXiv 1902.10486)
         tolerance=0.05,
     )
     measured = _both(options, experiment)
@@ -123,8 +126,8 @@ def _digits(seed: int, *, with_heads: bool) -> _Experiment:
 def _resnet_update(options: Options) -> Agreement:
     """One update of this network from equal weights.
 
-    BatchNorm over ten samples multiplies a difference in the last digit at each step, so that two runs part
-    after some ten steps, and their ends agree only as those of two runs of one experiment.
+    BatchNorm over few samples multiplies a difference in the last digit at each step, so that two runs part,
+    and their ends agree only as those of two runs of one experiment.
     """
     options.report.phase("one update of each")
     stream = split_cifar100(options.dataset_root, 5, 40, options.seed)
@@ -253,7 +256,7 @@ EXPERIMENTS = (
     ),
     Row(
         "experiment_split_cifar100",
-        "whole experiment, split CIFAR-100: 20 x 100 samples, 8 memories, reduced ResNet-18 with a head a "
+        "whole experiment, split CIFAR-100: 20 x 100 samples, 5 memories, reduced ResNet-18 with a head a "
         "task, 100 test images of all experiences after each",
         "the same with stock GEM, SplitCIFAR100 and evaluation",
         at_least=True,

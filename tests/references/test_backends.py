@@ -399,7 +399,7 @@ def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
     references = References()
     for layers in (0, 0, 1):
         if layers:
-            model.classifier = nn.Sequential(model.classifier, nn.Linear(10, 10).double())
+            model.classifier = nn.Sequential(model.classifier, nn.Linear(3, 3).double())
         references.reset()
         references(groups, *arguments(model))
     assert len(probed) == 2
