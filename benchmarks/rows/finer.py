@@ -49,6 +49,7 @@ def _step_pdmgem(options: Options) -> Measured:
     )
     torch.manual_seed(options.seed)
     resnet = trained(SlimResNet18(100, nf=20), stream, options.seed)
+    resnet = resnet.to(memory_format=torch.channels_last)  # as mgem has it by default
     finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER, repetitions=5)
 
     images = mnist(options, options.size(PAST, 3))
