@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_STRIP, _STRIPS = 2**12, 16  # columns of one product, and products at a time
+_STRIP, _STRIPS = 2**12, 64  # columns of one product, and products at a time
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor
 def _block(num_rows: int) -> int:
     """Columns of K that are computed at a time, down from the diagonal: a multiple of a processor's vectors.
 
-    Measured (docs/performance.md): half of K need not be computed, but narrow products cost more by entry.
+    Half of K need not be computed, but narrow products cost more by entry (measured on a CPU).
     """
     return 16 if num_rows <= 32 else 32
 
@@ -154,12 +154,15 @@ def _add_inner(K: Tensor, x: Tensor, y: Tensor) -> None:
 
     One product of so few rows keeps one thread busy; of strips, every thread takes its own.
     """
-    strips = x.shape[1] // _STRIP
-    if x.is_cuda or strips * _STRIP != x.shape[1] or strips < 2:
+    strips = 0 if x.is_cuda else x.shape[1] // _STRIP
+    if strips < 2:
         K.addmm_(x, y.T)
-    else:
-        x, y = (part.view(len(part), strips, _STRIP).transpose(0, 1) for part in (x, y))
-        K += torch.bmm(x, y.mT).sum(dim=0)
+        return
+    wide = strips * _STRIP
+    xs, ys = (part[:, :wide].view(len(part), strips, _STRIP).transpose(0, 1) for part in (x, y))
+    K += torch.bmm(xs, ys.mT).sum(dim=0)
+    if wide < x.shape[1]:
+        K.addmm_(x[:, wide:], y[:, wide:].T)
 
 
 def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
