@@ -37,15 +37,15 @@ class Factors:
     Args:
         parameters: those with respect to which the gradients are taken; P coordinates in all.
         num_constraints: K.
-        matrix: memory ``[K, P]`` for rows; without it each parameter's are by themselves.
+        memory: ``[K P]`` for rows, each parameter's in one piece; None takes new memory for each.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], num_constraints: int, matrix: Tensor | None):
+    def __init__(self, parameters: Sequence[nn.Parameter], num_constraints: int, memory: Tensor | None):
         self.num_constraints = num_constraints
         self._shapes = [p.shape for p in parameters]
         self._ends = list(accumulate(shape.numel() for shape in self._shapes))
         self._dtype, self._device = parameters[0].dtype, parameters[0].device
-        self._matrix = matrix
+        self._memory = memory
         self._rows: dict[int, Tensor] = {}
         self._is_written: dict[int, list[bool]] = {}
         self._uses: dict[int, list[Use]] = {}
@@ -177,11 +177,11 @@ class Factors:
         if index not in self._rows:
             n = self._shapes[index].numel()
             self._is_written[index] = [False] * self.num_constraints
-            if self._matrix is None:
-                new = torch.empty(self.num_constraints, n, dtype=self._dtype, device=self._device)
+            K, start = self.num_constraints, self._ends[index] - n
+            if self._memory is None:
+                self._rows[index] = torch.empty(K, n, dtype=self._dtype, device=self._device)
             else:
-                new = self._matrix[:, self._ends[index] - n : self._ends[index]]
-            self._rows[index] = new
+                self._rows[index] = self._memory[K * start : K * (start + n)].view(K, n)
         return self._rows[index]
 
     def _clear_unwritten(self) -> None:
@@ -196,29 +196,12 @@ class Factors:
         self, dtype: torch.dtype, without: Sequence[int] | dict[int, int] = ()
     ) -> Iterator[tuple[int, Tensor]]:
         """Coordinates and rows ``[K, n]`` of what some constraint reaches; in pieces where computed."""
-        for start, rows in self._runs():
-            yield start, rows.to(dtype)
+        for index, rows in self._rows.items():
+            if index not in self._uses:
+                yield self._ends[index] - rows.shape[1], rows.to(dtype)
         for index in self._uses:
             if index not in without:
                 yield from self._computed(index, dtype)
-
-    def _runs(self) -> Iterator[tuple[int, Tensor]]:
-        """Rows of neighbouring parameters in one piece, where they lie so."""
-        run: tuple[int, int] | None = None
-        for index in sorted(self._rows):
-            if index in self._uses:
-                continue
-            start, stop = self._ends[index] - self._shapes[index].numel(), self._ends[index]
-            if self._matrix is None:
-                yield start, self._rows[index]
-            elif run is not None and run[1] == start:
-                run = run[0], stop
-            else:
-                if run is not None:
-                    yield run[0], self._matrix[:, run[0] : run[1]]
-                run = start, stop
-        if run is not None and self._matrix is not None:
-            yield run[0], self._matrix[:, run[0] : run[1]]
 
     def _computed(self, index: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
         shape, n = self._shapes[index], self.num_constraints

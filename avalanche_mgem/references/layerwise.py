@@ -35,7 +35,7 @@ class Layerwise:
 
     def __init__(self, sample_bytes: float | None = None) -> None:
         self._sample_bytes = sample_bytes
-        self._matrix: Tensor | None = None
+        self._memory: Tensor | None = None
         self._user: weakref.ref[Factors] | None = None
 
     def __call__(
@@ -61,12 +61,12 @@ class Layerwise:
         Raises:
             LayerwiseError: if the gradients of the groups cannot be told apart in this model.
         """
-        factors = Factors(parameters, len(constraints), self._memory(len(constraints), parameters))
+        factors = Factors(parameters, len(constraints), self._memory_of_rows(len(constraints), parameters))
         self._user = weakref.ref(factors)
         start = 0
         while start < len(constraints):
             part = constraints[start : self._end_of_pass(constraints, start)]
-            keep = _Keeper(factors, constraints, parameters, keeps_all_rows=self._matrix is not None)
+            keep = _Keeper(factors, constraints, parameters, keeps_all_rows=self._memory is not None)
             with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
@@ -77,22 +77,22 @@ class Layerwise:
 
     def free(self) -> None:
         """Gives the memory of G back."""
-        self._matrix = None
+        self._memory = None
 
-    def _memory(self, num_constraints: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
+    def _memory_of_rows(self, num_constraints: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
         """For G, if it is kept.
 
         The same in every step, because new memory is slow at first; but for one user at a time.
         """
         P, p = sum(p.numel() for p in parameters), parameters[0]
         if num_constraints * P * p.element_size() > KEPT_ROWS_BYTES:
-            self._matrix = None
+            self._memory = None
             return None
-        old, wanted = self._matrix, ((num_constraints, P), p.dtype, p.device)
+        old, wanted = self._memory, (num_constraints * P, p.dtype, p.device)
         is_used = self._user is not None and self._user() is not None
-        if old is None or (old.shape, old.dtype, old.device) != wanted or is_used:
-            self._matrix = torch.empty(num_constraints, P, dtype=p.dtype, device=p.device)
-        return self._matrix
+        if old is None or (old.numel(), old.dtype, old.device) != wanted or is_used:
+            self._memory = torch.empty(num_constraints * P, dtype=p.dtype, device=p.device)
+        return self._memory
 
     def _end_of_pass(self, constraints: Constraints, start: int) -> int:
         """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""

@@ -333,16 +333,16 @@ def test_the_memory_of_rows_serves_one_user_after_another():
     compute, args = Layerwise(), arguments(model)
     first = compute(groups, *args)
     expected = first.rows()
-    place = first._matrix.data_ptr()
+    place = first._memory.data_ptr()
     with torch.no_grad():
         model.classifier.bias.add_(1.0)
     second = compute(groups, *args)
     assert_equal_rows(first.rows(), expected)  # though another step has been taken
-    assert second._matrix.data_ptr() != place
-    place = second._matrix.data_ptr()
+    assert second._memory.data_ptr() != place
+    place = second._memory.data_ptr()
     del first, second
     third = compute(groups, *args)
-    assert third._matrix.data_ptr() == place
+    assert third._memory.data_ptr() == place
     assert_equal_rows(third.rows(), loop(groups, *args))
 
 
