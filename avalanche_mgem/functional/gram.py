@@ -123,7 +123,7 @@ def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bo
 
 
 def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
-    """``rows @ rows.T`` and ``rows @ g`` in one reading of ``rows`` ``[K, P]``."""
+    """``rows @ rows.T`` and ``rows @ g`` of ``rows`` ``[K, P]``."""
     num_rows, num_columns = rows.shape
     K, b = rows.new_zeros(num_rows, num_rows), rows.new_zeros(num_rows)
     chunk = max(1, num_columns) if rows.is_cuda else _STRIPS * _STRIP

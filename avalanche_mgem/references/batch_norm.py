@@ -71,16 +71,16 @@ class _GroupedBatchNorm(torch.autograd.Function):
         is_last = _has_channels_last(x)
         x = x if is_last else x.contiguous()
         y = torch.empty_like(x)
-        K, C = len(sizes), x.shape[1]
-        means = x.new_empty(K, C, dtype=torch.promote_types(x.dtype, torch.float32))
+        dims = _but_channels(is_last)
+        means = x.new_empty(len(sizes), x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         variances, scales = torch.empty_like(means), torch.empty_like(means)
         for groups, (v, out) in _chunks((x, y), sizes, is_last):
-            v, dims = v.to(means.dtype), _but_channels(v, is_last)
+            v = v.to(means.dtype)
             mean = v.mean(dims, keepdim=True)
             v = v - mean  # before it is squared: a large mean costs no digits
             norm = torch.linalg.vector_norm(v, dim=dims)
-            variances[groups] = norm.square() * (C * len(norm) / v.numel())
-            means[groups] = mean.view(-1, C)
+            variances[groups] = norm.square() / (v.numel() / norm.numel())
+            means[groups] = mean.view(norm.shape)
             scales[groups] = (variances[groups] + eps).rsqrt()
             scale = scales[groups] if weight is None else scales[groups] * weight[groups]
             shape = mean.shape
@@ -94,20 +94,18 @@ class _GroupedBatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, means, scales = ctx.saved_tensors
+        dims = _but_channels(ctx.is_last)
         d = d.movedim(1, -1).contiguous().movedim(-1, 1) if ctx.is_last else d.contiguous()
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         weights, biases = torch.empty_like(means), torch.empty_like(means)
         for groups, (v, dv, out) in _chunks((x, d, dx), ctx.sizes, ctx.is_last):
-            v, dv, dims = v.to(means.dtype), dv.to(means.dtype), _but_channels(v, ctx.is_last)
+            v, dv = v.to(means.dtype), dv.to(means.dtype)
             own, scale = means[groups], scales[groups]
             total = dv.sum(dims, keepdim=True)
             shape, n = total.shape, v.numel() / own.numel()
             v = v - own.view(shape)
             product = (dv * v).sum(dims)
-            weights[groups], biases[groups] = (
-                product * scale,
-                total.view(-1, v.shape[-1 if ctx.is_last else 2]),
-            )
+            weights[groups], biases[groups] = product * scale, total.view(own.shape)
             if out is not None:
                 part = torch.addcmul(dv - total / n, v, (-product * scale.square() / n).view(shape))
                 torch.mul(part, (scale if weight is None else scale * weight[groups]).view(shape), out=out)
@@ -119,7 +117,7 @@ def _has_channels_last(x: Tensor) -> bool:
     return x.dim() == 2 or x.movedim(1, -1).is_contiguous()
 
 
-def _but_channels(v: Tensor, is_last: bool) -> tuple[int, ...]:
+def _but_channels(is_last: bool) -> tuple[int, ...]:
     return (1,) if is_last else (1, 3)
 
 

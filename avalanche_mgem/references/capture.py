@@ -178,10 +178,9 @@ class Capture:
                     )
 
     def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
-        leaf = p.detach().expand(len(self._sizes), *p.shape[1:]).clone().requires_grad_()
-        self._copies.append((self._index[id(p)], [leaf]))
         repeats = torch.tensor(self._sizes, device=p.device)
-        self._exit.enter_context(_replaced(module, {name: leaf.repeat_interleave(repeats, dim=0)}))
+        of_samples = self._for_groups(p).flatten(0, 1).repeat_interleave(repeats, dim=0)
+        self._exit.enter_context(_replaced(module, {name: of_samples}))
 
     def _replace(self, module: nn.Module, method: str, by: Callable[..., Any]) -> None:
         if method in vars(module):
@@ -221,17 +220,17 @@ class Capture:
         if min(sizes) * x[0, 0].numel() == 1:
             raise LayerwiseError(f"a {type(layer).__name__} sees a group of one value")
         if id(layer) not in self._of_batch_norm:
-            self._of_batch_norm[id(layer)] = [self._for_groups(p) for p in (layer.weight, layer.bias)]
+            self._of_batch_norm[id(layer)] = [
+                None if p is None else self._for_groups(p) for p in (layer.weight, layer.bias)
+            ]
         weight, bias = (
             None if rows is None else rows[self._seen.start : self._seen.stop]
             for rows in self._of_batch_norm[id(layer)]
         )
         return batch_norm_by_group(layer, x, weight, bias, sizes)
 
-    def _for_groups(self, p: nn.Parameter | None) -> Tensor | None:
+    def _for_groups(self, p: nn.Parameter) -> Tensor:
         """A parameter once for each group, ``[K, ...]``, whose gradients autograd gives."""
-        if p is None:
-            return None
         rows = p.detach().expand(len(self._sizes), *p.shape).clone()
         if id(p) in self._index:
             self._copies.append((self._index[id(p)], [rows.requires_grad_()]))

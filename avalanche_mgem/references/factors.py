@@ -1,6 +1,6 @@
 """Reference gradients in factors: the products and the update that G would give, without G."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -159,7 +159,7 @@ class Factors:
         """The parameters whose products are those of pairs of samples, and the module of each."""
         found = {}
         for index, uses in self._uses.items():
-            pieces = blocks.pieces(self._ends[index] - self._shapes[index].numel(), self._ends[index])
+            pieces = blocks.pieces(self._start(index), self._ends[index])
             samples = sum(sum(use.sizes) for use in uses)
             if (
                 len(pieces) == 1
@@ -169,15 +169,18 @@ class Factors:
                 found[index] = pieces[0][0]
         return found
 
+    def _start(self, index: int) -> int:
+        """The first of a parameter's coordinates."""
+        return self._ends[index] - self._shapes[index].numel()
+
     def _own(self, x: Tensor, index: int) -> Tensor:
         """A parameter's coordinates of a vector."""
-        return x[self._ends[index] - self._shapes[index].numel() : self._ends[index]]
+        return x[self._start(index) : self._ends[index]]
 
     def _rows_of(self, index: int) -> Tensor:
         if index not in self._rows:
-            n = self._shapes[index].numel()
-            self._is_written[index] = [False] * self.num_constraints
-            K, start = self.num_constraints, self._ends[index] - n
+            K, n, start = self.num_constraints, self._shapes[index].numel(), self._start(index)
+            self._is_written[index] = [False] * K
             if self._memory is None:
                 self._rows[index] = torch.empty(K, n, dtype=self._dtype, device=self._device)
             else:
@@ -192,13 +195,11 @@ class Factors:
                 self._rows[index][unwritten] = 0.0
                 self._is_written[index] = [True] * self.num_constraints
 
-    def _tiles(
-        self, dtype: torch.dtype, without: Sequence[int] | dict[int, int] = ()
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _tiles(self, dtype: torch.dtype, without: Collection[int] = ()) -> Iterator[tuple[int, Tensor]]:
         """Coordinates and rows ``[K, n]`` of what some constraint reaches; in pieces where computed."""
         for index, rows in self._rows.items():
             if index not in self._uses:
-                yield self._ends[index] - rows.shape[1], rows.to(dtype)
+                yield self._start(index), rows.to(dtype)
         for index in self._uses:
             if index not in without:
                 yield from self._computed(index, dtype)
@@ -220,7 +221,7 @@ class Factors:
                 added = torch.empty_like(own)
                 use.gradients(wanted, added.view(len(use.sizes), -1, *shape[1:]))
                 own += added
-            yield self._ends[index] - shape.numel() + columns.start, rows
+            yield self._start(index) + columns.start, rows
 
     def _is_out_of_range(self, g: Tensor, blocks: Blocks, K: Tensor, b: Tensor) -> bool:
         """Whether a product has overflowed, or the square of something that is not zero is near underflow."""
