@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.metrics import Matrix, all_metrics
-from avalanche_mgem.experiment.run import Result
+from avalanche_mgem.experiment.runner import Result
 
 _PACKAGES = ("torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
 _CLAIM = ".running"

@@ -84,7 +84,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
     # Imported here: torch and Avalanche take seconds, for which --help and a misspelt option need not wait.
     from avalanche_mgem.experiment.folder import claimed, write_run
     from avalanche_mgem.experiment.quiet import quiet
-    from avalanche_mgem.experiment.run import run
+    from avalanche_mgem.experiment.runner import run
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import print_run, run_line
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.experiment.run import loader_options, make_benchmark, make_strategy, parts_to_train
+from avalanche_mgem.experiment.runner import loader_options, make_benchmark, make_strategy, parts_to_train
 from avalanche_mgem.plugins import MGEMPlugin
 from avalanche_mgem.timing import Timeline, Times
 

@@ -20,7 +20,7 @@ from torch import nn
 from avalanche_mgem.benchmarks import PermutedDigits, SplitDigits, subsample
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.metrics import acc, bwd
-from avalanche_mgem.experiment.run import Result, run
+from avalanche_mgem.experiment.runner import Result, run
 from avalanche_mgem.experiment.settings import check_settings
 from avalanche_mgem.models import multi_head
 from benchmarks.data import check, split_cifar100

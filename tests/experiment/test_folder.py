@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from avalanche_mgem.experiment import folder as module
 from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.folder import claimed, write_run
-from avalanche_mgem.experiment.run import Result
+from avalanche_mgem.experiment.runner import Result
 
 RESULT = Result([[0.1, 0.2], [0.9, 0.1], [0.7, 1 / 3]], 1.0, 2.0, 3.0)
 CFG = OmegaConf.create({"seed": 4, "device": "cpu", "again": "${seed}"})

@@ -9,7 +9,7 @@ from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from avalanche_mgem.experiment import run
+from avalanche_mgem.experiment import runner
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.progress import ProgressBar
 
@@ -71,4 +71,4 @@ def test_another_value_is_one_line(mgem: Mgem, value: str) -> None:
 )
 def test_what_is_on_the_gpu_is_not_pinned(device: str, preload: bool, pin: bool) -> None:
     cfg = OmegaConf.create({"device": device, "benchmark": {"preload": preload}})
-    assert run.loader_options(cfg) == {"pin_memory": pin}
+    assert runner.loader_options(cfg) == {"pin_memory": pin}
