@@ -1,15 +1,14 @@
 """GEM, p-mGEM and d-mGEM as Avalanche plugins: the hooks, and nothing but the hooks."""
 
-import math
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
-from avalanche.models import MultiTaskModule, avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
@@ -17,6 +16,8 @@ from avalanche_mgem import functional
 from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.functional import NonFiniteGradientError, project
 from avalanche_mgem.functional.dual import Ridge, check_ridge
+from avalanche_mgem.functional.projection import Projection
+from avalanche_mgem.gradients import is_finite, reference_gradients, write_gradients
 from avalanche_mgem.grouping import Grouping
 from avalanche_mgem.memory import EpisodicMemory, MemoryTransform, origin_experience
 from avalanche_mgem.partition import ModuleSpec, Partition, trainable_parameters
@@ -26,11 +27,27 @@ from avalanche_mgem.references import (
     BatchNormPolicy,
     References,
     flatten,
-    reference_mode,
 )
 from avalanche_mgem.schedules import MemoryStrength, check_memory_strength, memory_strength_at
 from avalanche_mgem.solvers import Solver, get_solver
 from avalanche_mgem.timing import phase
+
+
+@dataclass(frozen=True, eq=False)
+class ConstrainedStep:
+    """What constrained a step and what that did to the gradient, without samples and gradients.
+
+    Attributes:
+        projection: of the gradient of the minibatch.
+        sizes: number of samples behind each of the K constraints.
+        origins: experience and group of each.
+        seconds_references: what making the reference gradients took.
+    """
+
+    projection: Projection
+    sizes: tuple[int, ...]
+    origins: tuple[tuple[int, int], ...]
+    seconds_references: float
 
 
 class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -82,6 +99,11 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             ``"cpu"`` keeps a large memory in the host's pinned memory and copies it in every step.
         seed: of memory, groups and random modules; None (default) takes the seed of torch's global
             generator without advancing it.
+
+    Attributes:
+        keeps_last_step: whether to keep ``last_step``; the metrics of :mod:`avalanche_mgem.metrics` set it.
+            The updates are the same, but it costs a little time, and on a GPU two waits a step for the clock.
+        last_step: the last step's :class:`ConstrainedStep`; None if nothing constrained it.
 
     Raises:
         ValueError: for values that are not allowed; in training, where model or data do not fit them.
@@ -141,6 +163,9 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.references = References(references)
         self.reference_autocast = reference_autocast
         self.memory_device = None if memory_device is None else torch.device(memory_device)
+        self.keeps_last_step = False
+        self.last_step: ConstrainedStep | None = None
+        self._seconds_references = 0.0
         self._owner: weakref.ref[Any] | None = None
         self._has_warned = False
         self._steps: Iterator[Constraints] = iter(())
@@ -152,6 +177,8 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the memory, but neither gradients nor what follows from it."""
         left_out: dict[str, Any] = {
+            "last_step": None,
+            "_seconds_references": 0.0,
             "_owner": None,
             "_steps": iter(()),
             "_constraints": None,
@@ -180,36 +207,30 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Computes the reference gradients at the current weights."""
-        self._G = None  # an earlier iteration may have been interrupted
+        self._G = self.last_step = None  # an earlier iteration may have been interrupted
         self._constraints = next(self._steps, None)
         if self._constraints is None:
             return
-        if not isinstance(strategy.model, MultiTaskModule):  # without heads, all tasks go in one pass
-            unlabelled = (None,) * len(self._constraints)
-            self._constraints = replace(self._constraints, task_labels=None, tasks=unlabelled)
-
-        def forward(x: Tensor, task_labels: Tensor | None) -> Tensor:
-            output: Tensor = avalanche_forward(strategy.model, x, task_labels)
-            return output
-
         self._parameters = [p for _, p in trainable_parameters(strategy.model)]
-        mode = reference_mode(
-            strategy.model,
-            batchnorm=self.reference_batchnorm,
-            dropout=self.reference_dropout,
-            device=strategy.device,
-        )
-        autocast = torch.autocast(strategy.device.type, torch.bfloat16, enabled=self.reference_autocast)
-        with phase("references"), mode, autocast:
-            self._G = self.references(
-                self._constraints, strategy.model, forward, strategy._criterion, self._parameters
+        start = _now(strategy.device) if self.keeps_last_step else 0.0
+        with phase("references"):
+            self._G = reference_gradients(
+                strategy,
+                self._constraints,
+                self.references,
+                self._parameters,
+                batchnorm=self.reference_batchnorm,
+                dropout=self.reference_dropout,
+                autocast=self.reference_autocast,
             )
+        if self.keeps_last_step:
+            self._seconds_references = _now(strategy.device) - start
 
     @torch.no_grad()
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Projects the gradient of the current minibatch."""
         strength = self._memory_strength(strategy)
-        if not _is_finite(strategy, with_gradient=self._G is None):
+        if not is_finite(strategy, with_gradient=self._G is None):
             raise self._not_finite(strategy, None, strength)
         if self._G is None:
             return
@@ -224,17 +245,23 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
                 solver=self.solver,
                 ridge=self.ridge,
                 out=self._memory_for_update(g),
+                report=self._keep_step if self.keeps_last_step else None,
             )
         except NonFiniteGradientError as error:
             raise self._not_finite(strategy, error.row, strength) from error
         if z is not g:
-            _write_gradients(z, self._parameters)
+            write_gradients(z, self._parameters)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes samples of the experience into the memory."""
-        self._steps, self._constraints, self._z = iter(()), None, None
+        self._steps, self._constraints, self._z, self.last_step = iter(()), None, None, None
         self.references.reset()
         self.memory.update(strategy.experience)
+
+    def _keep_step(self, projection: Projection) -> None:
+        assert self._constraints is not None
+        sizes, origins = self._constraints.sizes, self._constraints.origins
+        self.last_step = ConstrainedStep(projection, sizes, origins, self._seconds_references)
 
     def _memory_for_update(self, g: Tensor) -> Tensor:
         """The same in every step: new memory is slow at first."""
@@ -299,28 +326,8 @@ class DMGEMPlugin(MGEMPlugin):
         super().__init__(patterns_per_experience, memory_strength, num_groups=num_groups, **kwargs)
 
 
-def _write_gradients(z: Tensor, parameters: list[torch.nn.Parameter]) -> None:
-    """Puts z into ``.grad``, making the gradients that the minibatch did not reach but a constraint did.
-
-    Those of another task's head are an example: without them the constraints would not hold after the step.
-    Where z is zero too, no gradient is made: momentum and weight decay would move such a parameter.
-    """
-    for p, part in zip(parameters, torch.split(z, [p.numel() for p in parameters]), strict=True):
-        if p.grad is None and not part.any():
-            continue
-        part = part.view_as(p)
-        if p.grad is None:
-            p.grad = part.to(p.dtype, copy=True)
-        elif p.grad.is_sparse:  # its optimizer takes nothing else
-            p.grad = part.to(p.dtype).to_sparse(p.grad.sparse_dim())
-        else:
-            p.grad.copy_(part)
-
-
-def _is_finite(strategy: Any, *, with_gradient: bool) -> bool:
-    """Whether the loss is finite; and the gradient, without constraints, where no product of it shows it."""
-    values = [strategy.loss.detach()]
-    if with_gradient:
-        grads = [p.grad.to_dense() for p in strategy.model.parameters() if p.grad is not None]
-        values.append(torch.nn.utils.get_total_norm(grads, math.inf))
-    return all(bool(torch.isfinite(value).all()) for value in values)
+def _now(device: torch.device) -> float:
+    """The time once the device has done what was asked of it: a GPU works behind the program's back."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+# By the configuration that a launcher's package brings.
+_EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
+
 
 class UserError(Exception):
     """Something in the command, the configuration or the data that only the user can put right."""
@@ -32,6 +35,9 @@ def allowed(name: str, names: Iterable[str]) -> str:
 
 def explain(error: Exception) -> str:
     """One line for any error; those of Hydra and OmegaConf get the allowed names."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in _EXTRAS:
+        extra = _EXTRAS[error.missing_cfg_file]
+        return f"this launcher is an extra: pip install 'avalanche-mgem[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"no {group or 'configuration'} is called {name!r}; {allowed(name, error.options)}"

@@ -1,139 +1,161 @@
-"""The run folder: its files, and the promise that a folder is whole or not there."""
+"""The run folder: its files, and the promise that a folder is whole, or says that it is not."""
 
 import csv
 import json
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from avalanche_mgem.experiment.environment import environment
 from avalanche_mgem.experiment.errors import UserError
-from avalanche_mgem.experiment.metrics import Matrix, all_metrics
 from avalanche_mgem.experiment.runner import Result
+from avalanche_mgem.experiment.sweep import ERROR_FILE, SUMMARY, UNFINISHED
+from avalanche_mgem.metrics import CONSTRAINT_METRICS
 
-_PACKAGES = ("torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
-_CLAIM = ".running"
+_LOCK = ".lock"  # released by the operating system when the process dies
+_KEPT = {_LOCK, "wandb_run_id.txt"}  # of an earlier attempt: the W&B run goes on
+
+# What a run may have been made with and still be the same run.
+_OF_THE_MACHINE = {"device", "dataset_root", "eval_mb_size", "output_dir"}
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds a folder for one run; it is empty again, or gone, if the run does not end well.
+    """Holds a folder for one run, and clears what an earlier attempt has left in it.
+
+    If the run does not end well, the folder is gone, or keeps what loggers have put there.
 
     Raises:
-        UserError: if there is anything in the folder, be it another run that has just begun.
+        UserError: if it holds a complete run or anything else, or another process runs in it.
     """
+    full = f"the run folder {folder} is not empty; nothing is overwritten: give another hydra.run.dir"
     folder.mkdir(parents=True, exist_ok=True)
-    claim = folder / _CLAIM
-    full = UserError(
-        f"the run folder {folder} is not empty; nothing is overwritten: give another hydra.run.dir"
-    )
-    if any(folder.iterdir()):
-        raise full
+    if not any((folder / name).exists() for name in (_LOCK, UNFINISHED, SUMMARY)) and any(folder.iterdir()):
+        raise UserError(full)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
-        claim.open("x").close()
-    except FileExistsError as error:
-        raise full from error
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process is running in the run folder {folder}") from error
     try:
+        if is_complete(folder):
+            raise UserError(full)
+        _clear(folder)
+        (folder / UNFINISHED).touch()
         yield
     finally:
-        claim.unlink()
+        if is_complete(folder) or {path.name for path in folder.iterdir()} <= {_LOCK, UNFINISHED}:
+            (folder / UNFINISHED).unlink(missing_ok=True)
+        lock.release()
+        (folder / _LOCK).unlink(missing_ok=True)  # on some systems its release leaves it
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a run that has ended well."""
+    return (folder / SUMMARY).is_file()
+
+
+def check_same_run(folder: Path, cfg: DictConfig) -> None:
+    """Checks that a complete run was made with this configuration, so that it need not be run again.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    saved = OmegaConf.load(folder / "config.yaml")
+    asked = cfg.copy()
+    asked.inferred = OmegaConf.select(saved, "inferred")  # known only once the benchmark is built
+    there, here = _flat(saved), _flat(asked)
+    different = [
+        f"{key} ({there.get(key, 'absent')} there, {here.get(key, 'absent')} here)"
+        for key in sorted(there | here)
+        if there.get(key, "absent") != here.get(key, "absent")
+    ]
+    if different:
+        raise UserError(
+            f"the folder {folder} holds a run with another {', '.join(different)}; nothing is overwritten: "
+            "give another hydra.sweep.dir"
+        )
+
+
 def write_run(
-    folder: Path, cfg: DictConfig, result: Result, *, names: dict[str, str], overrides: list[str]
-) -> dict[str, Any]:
+    folder: Path, cfg: DictConfig, result: Result, *, overrides: Sequence[str], job: int | None = None
+) -> None:
     """Writes a finished run. Each file appears whole, and ``summary.json`` last: where it is, all is.
 
     Args:
-        folder: an empty run folder.
+        folder: a claimed run folder.
         cfg: the configuration as it was used.
         result: what was measured.
-        names: the chosen ``strategy`` and ``benchmark``.
-        overrides: what the user changed on the command line.
-
-    Returns:
-        The contents of ``summary.json``.
+        overrides: what the user changed.
+        job: number of the run in its sweep.
     """
-    summary = {
-        **all_metrics(result.matrix),
-        "seconds_train": result.seconds_train,
-        "seconds_eval": result.seconds_eval,
-        "seconds_data": result.seconds_data,
-        "peak_memory_mb": peak_memory_mb(cfg.device),
-        **names,
-        "seed": cfg.seed,
-    }
+    cfg = cfg.copy()
+    cfg.output_dir = "."  # the folder may be moved
+    made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
     _write(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    _write(folder / "environment.json", _json({**environment(cfg.device), "overrides": overrides}))
-    _write(folder / "accuracy_matrix.csv", _csv(result.matrix))
-    _write(folder / "summary.json", _json(summary))
-    return summary
+    _write(folder / "environment.json", _json(made_by))
+    _write(folder / "accuracy_matrix.csv", _matrix(result))
+    if result.constraints:
+        _write(folder / "constraints.csv", _constraints(result))
+    _write(folder / SUMMARY, _json(result.summary))
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and source revision, as far as results can depend on them."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with the CUDA that it was built for
-        **{package: _version(package) for package in _PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "git": _git(Path(__file__).parent),
-    }
+def write_failure(folder: Path, message: str) -> None:
+    """Leaves the error of a run that has failed; the next attempt clears it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
+    _write(folder / ERROR_FILE, message + "\n")
 
 
-def peak_memory_mb(device: str) -> float | None:
-    """The largest amount of memory used, in MiB; None on Windows.
-
-    On a GPU torch's allocations; else the whole process, and of a sweep's later runs so far.
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, else KiB
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name in _KEPT:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _flat(cfg: Any) -> dict[str, Any]:
+    """The values by their dotted keys, without those that make no other run."""
+    values: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if key in _OF_THE_MACHINE or prefix + key == "logger":
+                continue
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                values[prefix + key] = value
+
+    walk(OmegaConf.to_container(cfg, resolve=True), "")
+    return values
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    """Revision of the repository that holds the package's source, or null outside of one."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):  # no git, no repository, or no commit yet
-        return None
-
-
-def _csv(matrix: Matrix) -> str:
+def _matrix(result: Result) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(f"exp_{number}" for number in range(len(matrix[0])))
-    writer.writerows(matrix)
+    writer.writerow(f"exp_{number}" for number in range(len(result.matrix[0])))
+    writer.writerows(result.matrix)
+    return text.getvalue()
+
+
+def _constraints(result: Result) -> str:
+    text = StringIO()
+    writer = csv.DictWriter(text, ["experience", *CONSTRAINT_METRICS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result.constraints)
     return text.getvalue()
 
 

@@ -2,6 +2,9 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -11,12 +14,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from avalanche_mgem.experiment.errors import UserError, debugging, explain
-from avalanche_mgem.experiment.sweep import ERROR_FILE
+from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
+from avalanche_mgem.experiment.errors import UserError, debugging, explain, one_line
 
 # What a user's input can cause: strategies raise ValueError and FloatingPointError, and a folder that cannot
 # be written gives an OSError. Anything else is a bug and shows its traceback.
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
+
+register_resolvers()  # on import: the processes of a launcher import this module and do not call main()
 
 
 def main() -> None:
@@ -36,42 +41,60 @@ def main() -> None:
         if debugging():
             raise
         fail(explain(error))
+    except RuntimeError as error:
+        if debugging() or not _is_from("submitit", error):
+            raise
+        fail(f"hydra/launcher: {one_line(error)}")
     except KeyboardInterrupt:
         sys.stderr.write("mgem: interrupted, nothing is kept of this run\n")
         raise SystemExit(130) from None
 
 
-def config_folder() -> Path:
-    """The configuration: inside the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 def job(cfg: DictConfig) -> None:
-    """One run, alone or of a sweep. In a sweep, an error of one run does not end the others."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    """One run, alone or of a sweep. In a sweep, no error of one run ends the others."""
+    if HydraConfig.get().mode == RunMode.RUN:
+        with _one_line_errors():
+            _run(cfg)
+        return
     try:
-        _run(cfg, folder)
-    except _EXPECTED as error:
+        _run_of_sweep(cfg)
+    except KeyboardInterrupt:
+        sweep = HydraConfig.get().sweep.dir
+        sys.stderr.write(f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n")
+        raise
+    except Exception as error:
         if debugging():
             raise
-        message = explain(error)
-        if HydraConfig.get().mode == RunMode.RUN:
-            fail(message)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR_FILE).write_text(message + "\n", encoding="utf-8")
+        from avalanche_mgem.experiment.folder import write_failure
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        is_expected = isinstance(error, _EXPECTED)
+        message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
+        # A bug shows its traceback, here as elsewhere; the other runs go on.
+        write_failure(folder, message if is_expected else f"{message}\n{traceback.format_exc()}")
         sys.stderr.write(f"mgem: {folder.name}: {message}\n")
 
 
 def profile_job(cfg: DictConfig) -> None:
     """``mgem profile``: prints a table, and writes nothing."""
-    try:
+    with _one_line_errors():
         _profile(cfg)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Ends the program at a mistake of the user's."""
+    try:
+        yield
     except _EXPECTED as error:
         if debugging():
             raise
         fail(explain(error))
+
+
+def _is_from(package: str, error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return package in Path(frames[-1].filename).parts
 
 
 def fail(message: str) -> None:
@@ -80,24 +103,37 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-def _run(cfg: DictConfig, folder: Path) -> None:
+def _run(cfg: DictConfig) -> None:
     # Imported here: torch and Avalanche take seconds, for which --help and a misspelt option need not wait.
-    from avalanche_mgem.experiment.folder import claimed, write_run
-    from avalanche_mgem.experiment.quiet import quiet
-    from avalanche_mgem.experiment.runner import run
-    from avalanche_mgem.experiment.settings import check_settings
-    from avalanche_mgem.experiment.table import print_run, run_line
+    from avalanche_mgem.experiment.api import execute
+    from avalanche_mgem.experiment.table import print_run
 
     hydra_cfg = HydraConfig.get()
-    names = {group: hydra_cfg.runtime.choices[group] for group in ("strategy", "benchmark")}
-    with claimed(folder), quiet():
+    folder = Path(hydra_cfg.runtime.output_dir)
+    result = execute(cfg, folder, overrides=list(hydra_cfg.overrides.task))
+    print_run(result.summary, result.matrix, os.path.relpath(folder))
+
+
+def _run_of_sweep(cfg: DictConfig) -> None:
+    from avalanche_mgem.experiment.api import execute
+    from avalanche_mgem.experiment.folder import check_same_run, is_complete
+    from avalanche_mgem.experiment.settings import check_settings
+    from avalanche_mgem.experiment.table import run_line
+
+    hydra_cfg = HydraConfig.get()
+    folder = Path(hydra_cfg.runtime.output_dir)
+    if is_complete(folder):
         check_settings(cfg)
-        result = run(cfg)
-        summary = write_run(folder, cfg, result, names=names, overrides=list(hydra_cfg.overrides.task))
-    if hydra_cfg.mode == RunMode.RUN:
-        print_run(summary, result.matrix, os.path.relpath(folder))
-    else:
-        print(run_line(summary), flush=True)  # noqa: T201
+        check_same_run(folder, cfg)
+        return
+    result = execute(
+        cfg,
+        folder,
+        overrides=list(hydra_cfg.overrides.task),
+        group=Path(hydra_cfg.sweep.dir).name,
+        job=hydra_cfg.job.num,
+    )
+    print(run_line(result.summary), flush=True)  # noqa: T201
 
 
 def _profile(cfg: DictConfig) -> None:

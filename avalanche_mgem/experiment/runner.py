@@ -1,31 +1,34 @@
 """One run: a benchmark, a model, a strategy; train on each experience, test on all after each."""
 
 import random
-import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.logging import BaseLogger
 from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import JointTraining
-from avalanche.training.plugins import EvaluationPlugin
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from avalanche_mgem.benchmarks import BatchedEvaluation, missing_file, subsample
 from avalanche_mgem.benchmarks.preload import preload_with_note
+from avalanche_mgem.experiment.environment import peak_memory_mb, reset_peak_memory
 from avalanche_mgem.experiment.errors import UserError, one_line
+from avalanche_mgem.experiment.evaluation import accuracies, make_evaluator
+from avalanche_mgem.experiment.metrics import all_metrics
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.settings import build
+from avalanche_mgem.metrics import constraint_row
 from avalanche_mgem.models import multi_head
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -37,30 +40,68 @@ class Result:
         seconds_train: in training, loading of minibatches included.
         seconds_eval: in evaluation, likewise.
         seconds_data: in building the benchmark.
+        peak_memory_mb: the largest amount of memory used, see
+            :func:`~avalanche_mgem.experiment.environment.peak_memory_mb`.
+        names: the chosen ``strategy`` and ``benchmark``.
+        seed: of the run.
+        constraints: what the constraints did in each experience that had any: its number under
+            ``"experience"``, and means over its steps, see :mod:`avalanche_mgem.metrics`.
     """
 
     matrix: list[list[float]]
     seconds_train: float
     seconds_eval: float
     seconds_data: float
+    peak_memory_mb: float | None
+    names: dict[str, str]
+    seed: int
+    constraints: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The contents of ``summary.json``."""
+        return {
+            **all_metrics(self.matrix),
+            "seconds_train": self.seconds_train,
+            "seconds_eval": self.seconds_eval,
+            "seconds_data": self.seconds_data,
+            "peak_memory_mb": self.peak_memory_mb,
+            **self.names,
+            "seed": self.seed,
+        }
+
+    @property
+    def accuracies(self) -> "pandas.DataFrame":
+        """The matrix; its index ``after`` is 0 for the untrained model, i after training experience i - 1."""
+        import pandas
+
+        columns = pandas.RangeIndex(len(self.matrix[0]), name="experience")
+        return pandas.DataFrame(self.matrix, columns=columns).rename_axis(index="after")
 
 
-def run(cfg: DictConfig) -> Result:
+def train_and_evaluate(
+    cfg: DictConfig, begin_logging: Callable[[DictConfig], Sequence[Any]] = lambda _: ()
+) -> Result:
     """Runs one experiment from a checked configuration, whose ``inferred`` part it fills in.
+
+    Args:
+        cfg: the configuration.
+        begin_logging: gives the loggers; called with the configuration once it is filled in.
 
     Raises:
         UserError: if a part of the configuration does not fit its class or another part, or data is missing.
         ValueError, FloatingPointError: from the strategy in training, such as when a gradient is not finite.
     """
+    reset_peak_memory(cfg.device)
     start = time.perf_counter()
     benchmark = make_benchmark(cfg)
     seconds_data = time.perf_counter() - start
     with ProgressBar(len(benchmark.train_stream)) as progress:
-        strategy = make_strategy(cfg, benchmark, progress)
-        return _train_and_evaluate(strategy, benchmark, seconds_data, loader_options(cfg))
+        strategy = make_strategy(cfg, benchmark, progress, begin_logging(cfg))
+        return _train_and_evaluate(cfg, strategy, benchmark, seconds_data)
 
 
-def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar) -> Any:
+def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, loggers: Sequence[Any] = ()) -> Any:
     """Builds the strategy, with its model and optimizer, for a benchmark.
 
     Sets the seeds first: not earlier, because building a benchmark of Avalanche sets torch's global seed.
@@ -69,7 +110,7 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar) -> Any
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     model = _model(cfg, benchmark)
-    return build(
+    strategy = build(
         "strategy",
         cfg.strategy,
         model=model,
@@ -80,9 +121,10 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar) -> Any
         eval_mb_size=cfg.eval_mb_size,
         device=cfg.device,
         plugins=[progress, BatchedEvaluation()],
-        # A logger that does nothing: the default one prints every metric.
-        evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[BaseLogger()]),
+        evaluator=make_evaluator(cfg, loggers),
     )
+    strategy.eval_every = 0  # Avalanche's forward transfer asks for it; evaluation stays what run() calls
+    return strategy
 
 
 def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
@@ -90,31 +132,31 @@ def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
     return [benchmark.train_stream] if isinstance(strategy, JointTraining) else benchmark.train_stream
 
 
-def _train_and_evaluate(
-    strategy: Any, benchmark: Any, seconds_data: float, options: dict[str, bool]
-) -> Result:
+def _train_and_evaluate(cfg: DictConfig, strategy: Any, benchmark: Any, seconds_data: float) -> Result:
+    options = loader_options(cfg)
     seconds_train = 0.0
     start = time.perf_counter()
     tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
-    matrix = [_accuracies(strategy, tests, options)]
-    for part in parts_to_train(strategy, benchmark):
+    matrix = [accuracies(strategy.eval(tests, **options))]
+    constraints = []
+    for number, part in enumerate(parts_to_train(strategy, benchmark)):
         before = time.perf_counter()
-        strategy.train(part, eval_streams=[], **options)
+        metrics = strategy.train(part, eval_streams=[], **options)
         _wait_for_device()
         seconds_train += time.perf_counter() - before
-        matrix.append(_accuracies(strategy, tests, options))
-    seconds_eval = time.perf_counter() - start - seconds_train
-    return Result(matrix, seconds_train, seconds_eval, seconds_data)
-
-
-def _accuracies(strategy: Any, tests: Sequence[Any], options: dict[str, bool]) -> list[float]:
-    """The accuracy on each test experience; not the stream's, which is weighted by samples."""
-    by_experience = {}
-    for name, value in strategy.eval(tests, **options).items():
-        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)", name)
-        if match:
-            by_experience[int(match[1])] = float(value)
-    return [by_experience[number] for number in sorted(by_experience)]
+        if row := constraint_row(metrics, number):
+            constraints.append({"experience": number, **row})
+        matrix.append(accuracies(strategy.eval(tests, **options)))
+    return Result(
+        matrix,
+        seconds_train,
+        time.perf_counter() - start - seconds_train,
+        seconds_data,
+        peak_memory_mb(cfg.device),
+        names={group: str(name) for group, name in cfg.names.items()},
+        seed=cfg.seed,
+        constraints=constraints,
+    )
 
 
 def _wait_for_device() -> None:

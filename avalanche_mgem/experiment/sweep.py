@@ -8,58 +8,77 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-ERROR_FILE = "error.txt"  # in the folder of a run that failed, so that it is known with every launcher
+# Of a run folder; here, because folder.py imports torch.
+SUMMARY = "summary.json"  # written last: where it is, the run is complete
+ERROR_FILE = "error.txt"  # of a run that failed, so that it is known with every launcher
+UNFINISHED = ".unfinished"  # from the beginning of a run to its end
+
+_NAMED_ELSEWHERE = ("strategy", "benchmark", "seed", "dataset_root", "device", "logger")
 
 
 class SweepTable(Callback):
-    """Refuses a sweep folder that is in use, and prints the table of all runs at the end.
+    """Says what a sweep's folder holds before it begins, and prints the table of all runs at the end.
 
     Hydra turns a callback's exceptions into warnings, so this one leaves by ``SystemExit``.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Ends the program if there is anything in the sweep's folder."""
+        """Ends the program if the sweep's folder holds anything but a sweep."""
         folder = Path(config.hydra.sweep.dir)
-        if folder.is_dir() and any(folder.iterdir()):
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
+        if not (folder / "multirun.yaml").is_file():
             sys.stderr.write(
-                f"mgem: the sweep folder {folder} is not empty; nothing is overwritten: give another "
-                "hydra.sweep.dir\n"
+                f"mgem: the sweep folder {folder} is not empty and holds no sweep; nothing is overwritten: "
+                "give another hydra.sweep.dir\n"
             )
             raise SystemExit(2)
+        complete = len(list(folder.glob(f"*/{SUMMARY}")))
+        print(f"going on in {folder}: complete runs are kept, {complete} so far")  # noqa: T201
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Prints the table, and ends the program with status 2 if a run failed."""
+        """Prints the table, then the runs that failed with their errors; then the status is 2."""
         from avalanche_mgem.experiment.table import print_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        runs = sorted((path.parent for path in folder.glob("*/summary.json")), key=_job_number)
+        runs = [path.parent for path in folder.glob(f"*/{SUMMARY}")]
+        environments = {run: json.loads((run / "environment.json").read_text()) for run in runs}
+        # The order in which the user has written them; runs of an earlier sweep have their own numbers.
+        runs.sort(key=lambda run: (environments[run].get("job") or 0, run.name))
         if runs:
-            summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
-            names, shared = _settings(runs, summaries)
+            summaries = [json.loads((run / SUMMARY).read_text()) for run in runs]
+            overrides = [environments[run]["overrides"] for run in runs]
+            names, shared = _settings(overrides, summaries)
             print_sweep(zip(names, summaries, strict=True), shared)
-        print(f"results: {folder}")  # noqa: T201
-        failed = len(list(folder.glob(f"*/{ERROR_FILE}")))
-        if failed:
-            sys.stderr.write(f"mgem: {failed} of {failed + len(runs)} runs failed, see */{ERROR_FILE}\n")
+        print(f"results: {folder}", flush=True)  # noqa: T201
+        failures = _failures(folder)
+        if failures:
+            number = len(failures.keys() | {run.name for run in runs})
+            sys.stderr.write(
+                f"mgem: {len(failures)} of {number} runs have failed; the same command with "
+                f"hydra.sweep.dir={folder} tries these again:\n"
+            )
+            sys.stderr.writelines(f"mgem:   {name}: {error}\n" for name, error in failures.items())
             raise SystemExit(2)
 
 
-def _job_number(run: Path) -> int:
-    number = run.name.partition("-")[0]
-    return int(number) if number.isdigit() else 0
+def _failures(folder: Path) -> dict[str, str]:
+    """The runs that have left an error, or nothing because their process was ended; a line for each."""
+    failures = {}
+    for run in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if (run / ERROR_FILE).is_file():
+            failures[run.name] = (run / ERROR_FILE).read_text(encoding="utf-8").partition("\n")[0]
+        elif (run / UNFINISHED).is_file() and not (run / SUMMARY).is_file():
+            failures[run.name] = "its process ended in the middle"
+    return failures
 
 
-def _settings(runs: list[Path], summaries: list[dict[str, Any]]) -> tuple[list[str], str]:
+def _settings(overrides: list[list[str]], summaries: list[dict[str, Any]]) -> tuple[list[str], str]:
     """For each run its strategy and what else tells it from others, but for the seed; and what all share."""
     settings = []
-    for run, summary in zip(runs, summaries, strict=True):
-        overrides = json.loads((run / "environment.json").read_text())["overrides"]
-        pairs = [item.split("=", 1) for item in overrides if "=" in item]
-        options = [
-            f"{key.rpartition('.')[2]}={value}"
-            for key, value in pairs
-            if key not in ("strategy", "benchmark", "seed")
-        ]
+    for words, summary in zip(overrides, summaries, strict=True):
+        pairs = [item.split("=", 1) for item in words if "=" in item]
+        options = [f"{key.rpartition('.')[2]}={value}" for key, value in pairs if key not in _NAMED_ELSEWHERE]
         settings.append((summary["strategy"], [summary["benchmark"], *options]))
     shared = set.intersection(*(set(options) for _, options in settings))
     names = [

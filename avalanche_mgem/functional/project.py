@@ -1,5 +1,7 @@
 """The projection in one call."""
 
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from avalanche_mgem.functional.combine import combine
 from avalanche_mgem.functional.dual import Ridge, check_options, dual
 from avalanche_mgem.functional.gram import Blocks, gram
+from avalanche_mgem.functional.projection import Projection
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
 from avalanche_mgem.timing import phase
 
@@ -48,6 +51,7 @@ def project(
     solver: str | Solver = "exact",
     ridge: Ridge = "relative",
     out: Tensor | None = None,
+    report: Callable[[Projection], object] | None = None,
 ) -> Tensor:
     r"""Projects a gradient so that it conflicts with no reference gradient, module by module.
 
@@ -70,6 +74,9 @@ def project(
             ``"absolute"`` (1e-3, as GEM).
         out: memory for z, of the shape, dtype and device of ``g``; None (default) takes new memory in every
             call, which on large models costs a good part of the projection's time.
+        report: called with what the projection did, unless there is no constraint; None (default) costs
+            nothing. The update is the same bit for bit, but g is read once more for its norm, and for
+            ``"diagonal"``, which does without it, the whole Gram matrix is computed where it is needed.
 
     Returns:
         z ``[P]`` in the dtype and on the device of ``g``, in ``out`` if given; ``g`` itself when nothing is
@@ -95,14 +102,16 @@ def project(
         with phase("gram"):
             K, b = _products(g, G, blocks, diagonal=solve is diagonal)
         with phase("solver"):
-            _check_finite(K, b)
-            violated = (b < 0).any(dim=1)
-            if not violated.any():
-                return g
-            v = torch.zeros_like(b)
-            v[violated] = dual(
-                K[violated], b[violated], memory_strength=memory_strength, solver=solve, ridge=ridge
-            )
+            _check_finite(K, b)  # waits for a GPU, so that the clock starts when the products are there
+            start = time.perf_counter()
+            v = _multipliers(K, b, memory_strength, solve, ridge)
+            seconds = time.perf_counter() - start
+        if report is not None:
+            if v is not None and solve is diagonal:
+                K, b = _products(g, G, blocks, diagonal=False)
+            report(Projection.of(g, K, b, v, memory_strength, seconds))
+        if v is None:
+            return g
         with phase("combine"):
             z = (
                 combine(g, G, v, blocks, out=out)
@@ -113,6 +122,16 @@ def project(
     if not torch.isfinite(z.sum()) and not torch.isfinite(z).all():
         raise NonFiniteGradientError(f"update z in {z.dtype}")
     return z
+
+
+def _multipliers(K: Tensor, b: Tensor, memory_strength: float, solver: Solver, ridge: Ridge) -> Tensor | None:
+    """The multipliers ``[m, K]``, zero where a module has no violation; None if no module has one."""
+    violated = (b < 0).any(dim=1)
+    if not violated.any():
+        return None
+    v = torch.zeros_like(b)
+    v[violated] = dual(K[violated], b[violated], memory_strength=memory_strength, solver=solver, ridge=ridge)
+    return v
 
 
 def _products(g: Tensor, G: Tensor | References, blocks: Blocks, *, diagonal: bool) -> tuple[Tensor, Tensor]:

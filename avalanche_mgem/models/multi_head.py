@@ -12,8 +12,8 @@ def multi_head(model: nn.Module) -> MultiTaskModule:
     the accuracy before training, and so the forward transfer, meaningless.
 
     Args:
-        model: a network whose last layer is an ``nn.Linear``, and an attribute of the network itself. One
-            that already takes task labels is returned as it is.
+        model: a network whose last layer is an ``nn.Linear``, and an attribute of the network itself or
+            alone in an ``nn.Sequential`` that is. One that already takes task labels is returned as it is.
 
     Returns:
         A network whose ``forward`` takes ``(x, task_labels)``.
@@ -24,6 +24,9 @@ def multi_head(model: nn.Module) -> MultiTaskModule:
     if isinstance(model, MultiTaskModule):
         return model
     name, last = list(model.named_children())[-1]
+    if isinstance(last, nn.Sequential) and len(last) == 1:  # torchvision's transformers
+        last = last[0]
+        setattr(model, name, last)
     if not isinstance(last, nn.Linear):
         raise ValueError(
             f"{type(model).__name__} cannot get a head a task: its last layer, {name!r}, is no nn.Linear. "

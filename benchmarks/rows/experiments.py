@@ -14,14 +14,11 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models import SimpleMLP, SlimResNet18
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training.templates import SupervisedTemplate
-from hydra import compose, initialize_config_dir
 from torch import nn
 
 from avalanche_mgem.benchmarks import PermutedDigits, SplitDigits, subsample
-from avalanche_mgem.experiment.main import config_folder
+from avalanche_mgem.experiment import Result, run
 from avalanche_mgem.experiment.metrics import acc, bwd
-from avalanche_mgem.experiment.runner import Result, run
-from avalanche_mgem.experiment.settings import check_settings
 from avalanche_mgem.models import multi_head
 from benchmarks.data import check, split_cifar100
 from benchmarks.midstream import (
@@ -34,7 +31,6 @@ from benchmarks.midstream import (
     trained,
     with_conflict,
 )
-from benchmarks.progress import Reporter
 from benchmarks.row import Agreement, Measured, Options, Row
 from benchmarks.stock import KeepsGradients, SameMemoryGEMPlugin
 
@@ -178,10 +174,7 @@ def _ours(options: Options, experiment: _Experiment) -> Result:
         "dataset_root": f"'{options.dataset_root}'",
         "seed": options.seed,
     }
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("config", [f"{key}={value}" for key, value in settings.items()])
-    check_settings(cfg)
-    return run(cfg)
+    return run([f"{key}={value}" for key, value in settings.items()])
 
 
 def _stock(options: Options, experiment: _Experiment) -> Result:
@@ -205,11 +198,11 @@ def _stock(options: Options, experiment: _Experiment) -> Result:
         plugins=[SameMemoryGEMPlugin(experiment.patterns_per_exp, GAMMA, seed=options.seed)],
         evaluator=silent(accuracy_metrics(experience=True)),
     )
-    return _train_and_test(strategy, benchmark, seconds_data, options.report)
+    return _train_and_test(strategy, benchmark, seconds_data, options)
 
 
-def _train_and_test(strategy: Any, benchmark: Any, seconds_data: float, report: Reporter) -> Result:
-    report.phase("stock", len(benchmark.train_stream))
+def _train_and_test(strategy: Any, benchmark: Any, seconds_data: float, options: Options) -> Result:
+    options.report.phase("stock", len(benchmark.train_stream))
     seconds_train = 0.0
     start = time.perf_counter()
     matrix = [_accuracies(strategy, benchmark)]
@@ -218,8 +211,10 @@ def _train_and_test(strategy: Any, benchmark: Any, seconds_data: float, report: 
         strategy.train(experience, eval_streams=[])
         seconds_train += time.perf_counter() - before
         matrix.append(_accuracies(strategy, benchmark))
-        report.advance()
-    return Result(matrix, seconds_train, time.perf_counter() - start - seconds_train, seconds_data)
+        options.report.advance()
+    seconds_eval = time.perf_counter() - start - seconds_train
+    names = {"strategy": "avalanche_gem", "benchmark": "stock"}
+    return Result(matrix, seconds_train, seconds_eval, seconds_data, None, names, options.seed)
 
 
 def _accuracies(strategy: Any, benchmark: Any) -> list[float]:

@@ -118,8 +118,9 @@ def test_strategies_see_the_same_minibatches(
 def test_sweep_ends_with_one_table(mgem: Mgem, tmp_path: Path) -> None:
     result = mgem("-m", "strategy=naive,gem", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
     assert (result.status, result.err) == (0, "")
-    folders = [f"{n}-permuted_digits-{s}-seed{n % 2}" for n, s in enumerate(("naive", "naive", "gem", "gem"))]
-    assert sorted(os.listdir(tmp_path / "sweep")) == [*folders, "multirun.yaml"]
+    options = "benchmark.n_experiences=2,samples_per_experience=40,test_samples_per_experience=40"
+    folders = [f"permuted_digits-{s}-{options}-seed{n}" for s in ("naive", "gem") for n in (0, 1)]
+    assert sorted(os.listdir(tmp_path / "sweep")) == ["multirun.yaml", *sorted(folders)]
     lines = result.out.splitlines()
     assert [line.partition(":")[0] for line in lines[:4]] == [
         f"{s} permuted_digits seed {n}" for s in ("naive", "gem") for n in (0, 1)
@@ -141,18 +142,6 @@ def test_sweep_tells_settings_apart(mgem: Mgem) -> None:
     assert "permuted_digits n_experiences=2 samples_per_experience=40" in title
     assert re.findall(r"memory_strength=\S+", rows) == ["memory_strength=0", "memory_strength=0.5"]
     assert len(re.findall(r"gem +2 ", rows)) == 2
-
-
-def test_one_failed_run_does_not_end_a_sweep(mgem: Mgem, tmp_path: Path) -> None:
-    result = mgem("-m", "strategy=naive", "seed=oops,0", *SMALL, "hydra.sweep.dir=sweep")
-    assert result.status == 2
-    assert "naive permuted_digits seed 0: ACC" in result.out
-    first, last = result.err.splitlines()
-    assert first == "mgem: 0-permuted_digits-naive-seedoops: seed=oops: it must be an integer, at least 0"
-    assert "1 of 2 runs failed" in last
-    assert mgem("-m", "strategy=naive", *SMALL, "hydra.sweep.dir=sweep").err.startswith(
-        "mgem: the sweep folder"
-    )
 
 
 ERRORS = {
@@ -292,7 +281,8 @@ def test_help_teaches(mgem: Mgem) -> None:
 
 @pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_file_starts_with_an_explanation(path: Path) -> None:
-    assert re.match(r"# \S.{30,}\n", path.read_text())
+    # Hydra reads "# @package" in the first line only.
+    assert re.match(r"(# @package \w+\n)?# \S.{30,}\n", path.read_text())
 
 
 @pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="MNIST is not in ../shared/data")

@@ -3,6 +3,7 @@ import torch
 from avalanche.models import MTSimpleMLP, SimpleMLP, SlimResNet18
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from avalanche_mgem.benchmarks import SplitDigits
 from avalanche_mgem.models import PaperCNN, multi_head
@@ -58,6 +59,15 @@ def test_each_task_has_a_head_of_its_own(model: nn.Module) -> None:
 def test_resnet_gets_heads_too() -> None:
     model = multi_head(SlimResNet18(5)).eval()
     assert model(torch.zeros(1, 3, 32, 32), torch.tensor([0])).shape == (1, 5)
+
+
+def test_a_vision_transformer_gets_heads() -> None:
+    model = VisionTransformer(
+        image_size=8, patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=5
+    )
+    model = multi_head(model).eval()
+    assert model(torch.zeros(3, 3, 8, 8), torch.tensor([0, 0, 0])).shape == (3, 5)
+    assert model.heads.classifiers["0"].classifier.in_features == 8
 
 
 def test_a_multi_task_model_is_left_as_it_is() -> None:

@@ -1,0 +1,73 @@
+"""The configuration that travels with the package: where it is, and how Python gets at it."""
+
+import os
+import re
+from hashlib import sha1
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+_LONGEST_NAME = 120  # of a folder: most file systems allow 255 bytes
+
+
+def config_folder() -> Path:
+    """The configuration: inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> DictConfig:
+    """The configuration that the command ``mgem`` makes of the same words.
+
+    Args:
+        overrides: such as ``"strategy=gem"``, ``"seed=3"``.
+        config_dir: a folder of your own configuration files, as the command's ``--config-dir``.
+
+    Returns:
+        The configuration of one run.
+
+    Raises:
+        hydra.errors.HydraException: for groups and keys that do not exist.
+
+    Example:
+        >>> cfg = compose("strategy=gem", "strategy.memory_strength=0.25")
+        >>> cfg.strategy.memory_strength, cfg.names.strategy
+        (0.25, 'gem')
+    """
+    own = [] if config_dir is None else [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"]
+    register_resolvers()
+    GlobalHydra.instance().clear()  # a run or another composition in this process has left its own
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra_compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+    names = {group: cfg.hydra.runtime.choices[group] for group in cfg.names}
+    with open_dict(cfg):
+        del cfg["hydra"]
+    cfg.names = names
+    return cfg
+
+
+def register_resolvers() -> None:
+    """Makes the functions of our configuration files known, in every process that reads one."""
+    OmegaConf.register_new_resolver("run_options", _run_options, replace=True)
+    OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def _times(factor: int, number: int | None) -> int | None:
+    """A product; null while the number is not known, as that of experiences before there is a benchmark."""
+    return None if number is None else factor * number
+
+
+def _run_options(overrides: str) -> str:
+    """The part of a run folder's name that tells the options of a sweep apart.
+
+    It follows from the options alone, not from their place in the sweep: a sweep with more seeds finds the
+    runs of the one before.
+    """
+    name = re.sub(r"[^\w.,=+-]", "_", overrides)
+    if name != overrides or len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{sha1(overrides.encode()).hexdigest()[:8]}"
+    return f"{name}-" if name else ""

@@ -1,0 +1,73 @@
+"""What results can depend on besides the configuration: versions, machine, source; and the memory used."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, machine and source revision, as far as results can depend on them."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with the CUDA that it was built for
+        **{package: _version(package) for package in _PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "git": _git(Path(__file__).parent),
+    }
+
+
+def reset_peak_memory(device: str) -> None:
+    """Begins to measure :func:`peak_memory_mb` anew, so that a sweep's runs do not see each other's."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    elif platform.system() == "Linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+        except OSError:  # some containers forbid it; then it is the process's so far
+            return
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """The largest amount of memory used, in MiB; None on Windows.
+
+    On a GPU torch's allocations; else the whole process, interpreter and libraries included. On macOS it is
+    that of all runs of the process so far.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if platform.system() == "Linux":
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+    if platform.system() == "Windows":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Revision of the repository that holds the package's source, or null outside of one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, or no commit yet
+        return None

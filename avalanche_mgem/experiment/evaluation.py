@@ -1,0 +1,57 @@
+"""What a run measures, with Avalanche's evaluation plugin, and where it is logged."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche.evaluation.metrics import (
+    accuracy_metrics,
+    bwt_metrics,
+    forgetting_metrics,
+    forward_transfer_metrics,
+    loss_metrics,
+    ram_usage_metrics,
+    timing_metrics,
+)
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+from omegaconf import DictConfig
+
+from avalanche_mgem.experiment.settings import build
+from avalanche_mgem.metrics import constraint_metrics, generalization_gap_metrics
+
+
+def make_loggers(cfg: DictConfig) -> list[BaseLogger]:
+    """The loggers of the configuration's ``logger`` group; none by default."""
+    return [build(f"logger.{name}", node) for name, node in (cfg.get("logger") or {}).items()]
+
+
+def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> EvaluationPlugin:
+    """Accuracy and what the constraints did; the rest only where a logger takes it, because it costs time."""
+    metrics = [accuracy_metrics(experience=True), constraint_metrics(experience=True)]
+    if cfg.gap_patterns_per_exp is not None:
+        metrics.append(
+            generalization_gap_metrics(cfg.gap_patterns_per_exp, every=cfg.gap_every, seed=cfg.seed)
+        )
+    if loggers:
+        metrics += [
+            accuracy_metrics(epoch=True, stream=True),
+            loss_metrics(epoch=True, experience=True),
+            bwt_metrics(experience=True, stream=True),
+            forgetting_metrics(experience=True, stream=True),
+            forward_transfer_metrics(experience=True, stream=True),
+            timing_metrics(epoch=True, experience=True),
+            ram_usage_metrics(every=0.1, epoch=True),
+        ]
+    # A logger that does nothing: the default one prints every metric.
+    return EvaluationPlugin(*metrics, loggers=[*loggers] or [BaseLogger()])
+
+
+def accuracies(metrics: dict[str, Any]) -> list[float]:
+    """The accuracy on each test experience; not the stream's, which is weighted by samples."""
+    by_experience = {}
+    for name, value in metrics.items():
+        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)", name)
+        if match:
+            by_experience[int(match[1])] = float(value)
+    return [by_experience[number] for number in sorted(by_experience)]

@@ -1,0 +1,7 @@
+"""What only a gradient-constraint method can tell, as Avalanche metrics; docs/metrics.md has the formulas."""
+
+from avalanche_mgem.metrics.constraints import constraint_metrics
+from avalanche_mgem.metrics.gap import generalization_gap_metrics
+from avalanche_mgem.metrics.names import CONSTRAINT_METRICS, constraint_row
+
+__all__ = ["CONSTRAINT_METRICS", "constraint_metrics", "constraint_row", "generalization_gap_metrics"]

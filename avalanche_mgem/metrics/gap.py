@@ -1,0 +1,157 @@
+"""The generalisation gap of the constraints: what holds on the memory, but not on the past it stands for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from torch import Tensor
+
+from avalanche_mgem import functional
+from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.functional import Blocks, gram
+from avalanche_mgem.gradients import reference_gradients
+from avalanche_mgem.memory import EpisodicMemory, origin_experience
+from avalanche_mgem.metrics.constraints import last_step, mgem_plugin, watch
+from avalanche_mgem.metrics.names import GAP_METRICS, packaged
+from avalanche_mgem.partition import trainable_parameters
+from avalanche_mgem.plugins import ConstrainedStep
+from avalanche_mgem.references import References, flatten
+
+_TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
+
+
+def generalization_gap_metrics(
+    patterns_per_exp: int = 256, *, every: int = 10, seed: int | None = None
+) -> list[PluginMetric]:
+    """How often, and how far, a step goes against a past experience although its memory says it does not.
+
+    Measured on samples of the test stream, whose experiences must be those of the training stream one for
+    one: they are in no memory and never trained on, whatever the strategy. Emitted after each training
+    experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is the same without it, bit for bit.
+
+    Args:
+        patterns_per_exp: at most so many test samples of each past experience. Default 256, GEM's memory.
+        every: measured at every so many steps of an experience, from the first. Default 10, which with 256
+            samples adds about a tenth of what GEM's reference gradients cost.
+        seed: of the samples; None (default) takes the seed of torch's global generator without advancing it.
+
+    Returns:
+        the metrics, for Avalanche's ``EvaluationPlugin``.
+
+    Raises:
+        ValueError: for values that are not allowed; in training, if the benchmark has no such test stream.
+    """
+    return [GeneralizationGap(patterns_per_exp, every=every, seed=seed)]
+
+
+class GeneralizationGap(PluginMetric):  # type: ignore[misc]
+    """The two values of :func:`generalization_gap_metrics`, which explains the arguments."""
+
+    def __init__(self, patterns_per_exp: int = 256, *, every: int = 10, seed: int | None = None):
+        super().__init__()
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be an integer of at least 1; got {every!r}.")
+        self._held_out = EpisodicMemory(patterns_per_exp, seed=seed)
+        self._numbers: set[int] = set()  # of the experiences in there
+        self._every = every
+        self._references = References()
+        self._past: Constraints | None = None
+        self._stream: Any = None  # that of the samples
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A checkpoint holds the samples, but nothing that a step leaves behind."""
+        return self.__dict__ | {"_references": References(), "_past": None, "_stream": None}
+
+    def reset(self) -> None:
+        """Forgets what was measured."""
+        self._sums: Tensor | None = None  # pairs, violated pairs, and the depth of these
+
+    def result(self) -> dict[str, float]:
+        """The two values, or none where there is no pair."""
+        pairs, *sums = [0.0] if self._sums is None else self._sums.tolist()
+        return {key: total / pairs for key, total in zip(GAP_METRICS, sums, strict=True)} if pairs else {}
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Collects the samples of the past experiences."""
+        self.reset()
+        self._references.reset()
+        watch(strategy)
+        if strategy.clock.train_exp_counter == 0:  # another strategy: its past is empty
+            self._held_out = EpisodicMemory(self._held_out.patterns_per_experience, seed=self._held_out.seed)
+            self._numbers, self._stream = set(), None
+        test = _test_experience(strategy.experience)
+        if self._stream is not None and test.origin_stream is not self._stream:
+            raise ValueError(
+                "the generalization gap knows a past experience by its number; train on one benchmark only."
+            )
+        self._stream = test.origin_stream
+        self._past = self._held_out.constraints(test, strategy.device)
+
+    def before_update(self, strategy: Any) -> None:
+        """Compares the update, at the weights before it, with the gradients on the samples."""
+        past = self._past
+        if not past or strategy.clock.train_exp_iterations % self._every != 0:
+            return
+        parameters = [p for _, p in trainable_parameters(strategy.model)]
+        G = reference_gradients(
+            strategy, past, self._references, parameters, batchnorm="running", dropout=False
+        )
+        with torch.no_grad(), torch.autocast(strategy.device.type, enabled=False):
+            cosines = _cosines(flatten([p.grad for p in parameters], parameters), G)
+            counts = torch.ones_like(cosines, dtype=torch.bool)
+            if mgem_plugin(strategy) is not None:
+                counts &= _memory_holds(last_step(strategy), past).to(counts.device)
+            violated = counts & (cosines < -_TOLERANCE)
+            added = torch.stack([counts.sum(), violated.sum(), -(violated * cosines).sum()])
+            self._sums = added if self._sums is None else self._sums + added
+
+    def after_training_exp(self, strategy: Any) -> list[MetricValue]:
+        """Emits, and takes samples of the experience."""
+        test = _test_experience(strategy.experience)
+        if test.current_experience not in self._numbers:  # not again for each piece of an online stream
+            self._numbers.add(test.current_experience)
+            self._held_out.update(test)
+        self._past = None
+        self._references.reset()
+        return packaged(self, self.result(), "experience", strategy)
+
+    def __str__(self) -> str:
+        return "GeneralizationGap_Exp"
+
+
+def _cosines(z: Tensor, G: Tensor | functional.References) -> Tensor:
+    """Cosines of z ``[P]`` with the rows of G, ``[S]``; zero where one of the two is."""
+    blocks = Blocks((len(z),))
+    K, b = gram(z, G, blocks, diagonal=True) if isinstance(G, Tensor) else G.gram(z, blocks, diagonal=True)
+    norms = K[0].diagonal().sqrt() * torch.linalg.vector_norm(z, dtype=b.dtype)
+    return torch.where(norms > 0, b[0] / norms, 0.0)
+
+
+def _memory_holds(step: ConstrainedStep | None, past: Sequence[Any]) -> Tensor:
+    """Whether z is not against the mean gradient of each past experience's memory; False without one."""
+    experiences = [samples.experience for samples in past]
+    if step is None:
+        return torch.zeros(len(experiences), dtype=torch.bool)
+    rows = list(zip((owner for owner, _ in step.origins), step.sizes, strict=True))
+    shares = [[size if owner == number else 0 for owner, size in rows] for number in experiences]
+    done = step.projection
+    weights = torch.tensor(shares, dtype=done.norm.dtype).to(done.norm.device)
+    products = weights @ done.products_z
+    largest = weights @ done.norms_references * done.norm_z  # that the products can be
+    return (products >= -_TOLERANCE * largest) & (weights.sum(dim=1) > 0)
+
+
+def _test_experience(experience: Any) -> Any:
+    """The experience of the test stream that belongs to one of training."""
+    origin = origin_experience(experience)
+    benchmark = getattr(origin.origin_stream, "benchmark", None)
+    tests = () if benchmark is None else benchmark.streams.get("test", ())
+    if len(tests) != len(origin.origin_stream):
+        raise ValueError(
+            "the generalization gap needs a test stream with an experience for each one of the training "
+            f"stream; there are {len(tests)} for {len(origin.origin_stream)}."
+        )
+    return tests[origin.current_experience]

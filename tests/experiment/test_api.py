@@ -1,0 +1,92 @@
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+import avalanche_mgem.experiment
+from avalanche_mgem.experiment import UserError, compose, run
+from avalanche_mgem.experiment.configuration import config_folder
+
+SMALL = ["benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40"]
+EXPERIMENTS = sorted(
+    str(path.relative_to(config_folder() / "experiment").with_suffix(""))
+    for path in (config_folder() / "experiment").rglob("*.yaml")
+)
+
+
+def test_every_public_name_is_there() -> None:
+    assert dir(avalanche_mgem.experiment) == sorted(avalanche_mgem.experiment.__all__)
+    for name in avalanche_mgem.experiment.__all__:
+        assert getattr(avalanche_mgem.experiment, name).__name__ == name
+    with pytest.raises(AttributeError, match="'runs'"):
+        _ = avalanche_mgem.experiment.runs
+
+
+def test_run_measures_what_the_command_does(tmp_path: Path) -> None:
+    words = ["strategy=gem", "seed=3", *SMALL]
+    result = run(words, tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "run"))[:2] == ["accuracy_matrix.csv", "config.yaml"]
+    assert result.names == {"strategy": "gem", "benchmark": "permuted_digits"}
+    assert result.accuracies.shape == (3, 2)
+    assert result.accuracies.loc[2, 1] == result.matrix[2][1]
+    assert result.summary["acc"] == pytest.approx(result.accuracies.loc[2].mean())
+    assert result.summary["seed"] == 3
+    # The same from a configuration, which is not changed, and without a folder.
+    cfg = compose(*words)
+    assert run(cfg).matrix == result.matrix
+    assert cfg.inferred.num_classes is None
+    assert run(OmegaConf.to_container(cfg)).matrix == result.matrix
+
+
+def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        run(SMALL, tmp_path)
+    with pytest.raises(UserError, match=r"seed=-1: it must be"):
+        run([*SMALL, "seed=-1"])
+    with pytest.raises(UserError, match="give a list"):
+        run("strategy=gem")
+    with pytest.raises(HydraException, match="Could not find 'strategy/gm'"):
+        compose("strategy=gm")
+    with pytest.raises(UserError, match="logger=csv needs a folder"):
+        run([*SMALL, "logger=csv"])
+
+
+def test_own_configuration_files_join_in(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer/mine.yaml").write_text("_target_: torch.optim.SGD\nlr: 0.7\n")
+    assert compose("optimizer=mine", config_dir=tmp_path).optimizer.lr == 0.7
+
+
+def test_replay_keeps_as_many_samples_as_gem(tmp_path: Path) -> None:
+    run(["strategy=replay", *SMALL], tmp_path / "run")
+    config = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert config.strategy.mem_size == 2 * compose("strategy=gem").strategy.patterns_per_exp
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_named_experiments_compose_with_every_run_of_their_grid(name: str) -> None:
+    text = (config_folder() / f"experiment/{name}.yaml").read_text()
+    assert re.search(r"^ +params:$", text, flags=re.MULTILINE)
+    grid = OmegaConf.to_container(OmegaConf.create(text))["hydra"]["sweeper"]["params"]
+    assert OmegaConf.create(text).hydra.sweep.dir == f"runs/{name}"
+    overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
+    for override in overrides:
+        assert override.is_sweep_override()
+        for value in override.sweep_string_iterator():
+            cfg = compose(f"experiment={name}", f"{override.key_or_group}={value}")
+    assert cfg.benchmark.n_experiences in {5, 20, 50, 100}
+    assert cfg.optimizer.lr == 0.1
+
+
+def test_gem_protocol_is_the_papers() -> None:
+    for benchmark, samples in (("permuted_mnist", 1000), ("rotated_mnist", 1000), ("split_cifar100", 2500)):
+        cfg = compose(f"experiment=gem_protocol/{benchmark}")
+        assert cfg.names.benchmark == benchmark
+        assert (cfg.benchmark.n_experiences, cfg.samples_per_experience) == (20, samples)
+        assert (cfg.train_mb_size, cfg.train_epochs, cfg.optimizer.lr) == (10, 1, 0.1)
+        assert (cfg.strategy.patterns_per_exp, cfg.strategy.memory_strength) == (256, 0.5)

@@ -1,0 +1,195 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from avalanche.training import Naive
+
+from avalanche_mgem.experiment.configuration import register_resolvers
+
+SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
+Mgem = Callable[..., Any]
+
+COMMAND = [sys.executable, "-c", "from avalanche_mgem.experiment.main import main; main()", "-m"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def runs(sweep: Path) -> dict[str, Path]:
+    """The complete runs by what comes last in their names, the strategy and seed where these are all."""
+    return {path.parent.name: path.parent for path in sweep.glob("*/summary.json")}
+
+
+def made(sweep: Path) -> dict[str, int]:
+    """When each run was made."""
+    return {name: (run / "summary.json").stat().st_mtime_ns for name, run in runs(sweep).items()}
+
+
+def table(out: str) -> str:
+    """The closing table without the column of seconds."""
+    return re.sub(r" \S+ *$", "", out[out.index("mean ±") :], flags=re.MULTILINE)
+
+
+def test_a_sweep_started_again_runs_what_is_missing(mgem: Mgem, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    first = mgem("-m", "strategy=naive,gem", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    assert first.status == 0
+    before = made(sweep)
+    assert len(before) == 2
+    again = mgem("-m", "strategy=naive,gem", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    assert (again.status, again.err) == (0, "")
+    assert again.out.startswith("going on in sweep: complete runs are kept, 2 so far\n")
+    assert made(sweep) == before
+    assert table(again.out) == table(first.out)
+    # With more values, though their places in the sweep are others.
+    more = mgem("-m", "strategy=dmgem,naive,gem", "seed=1,0", *SMALL, "hydra.sweep.dir=sweep")
+    assert more.status == 0
+    assert made(sweep).items() > before.items()
+    assert len(made(sweep)) == 6
+
+
+def test_a_run_with_other_settings_is_not_taken_for_the_same(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine/optimizer").mkdir(parents=True)
+    words = ("-m", "--config-dir", "mine", "strategy=naive", "seed=0", "optimizer=mine", *SMALL)
+    for status, rate in ((0, 0.1), (2, 0.2)):
+        (tmp_path / "mine/optimizer/mine.yaml").write_text(f"_target_: torch.optim.SGD\nlr: {rate}\n")
+        result = mgem(*words, "hydra.sweep.dir=sweep")
+        assert result.status == status
+    assert "holds a run with another optimizer.lr (0.1 there, 0.2 here); nothing is overwritten" in result.err
+    assert len(runs(tmp_path / "sweep")) == 1
+
+
+def test_failed_runs_are_listed_and_tried_again(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("-m", "strategy=naive,gem", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    with monkeypatch.context() as patch:
+        patch.setattr(Naive, "train", lambda *_, **__: 1 / 0)
+        result = mgem(*words)
+    assert result.status == 2
+    assert len(runs(tmp_path / "sweep")) == 1
+    name = next(path.parent.name for path in (tmp_path / "sweep").glob("*/error.txt"))
+    live, summary, listed = result.err.splitlines()
+    assert live == f"mgem: {name}: ZeroDivisionError: division by zero"
+    assert summary.startswith("mgem: 1 of 2 runs have failed; the same command with hydra.sweep.dir=sweep")
+    assert listed == f"mgem:   {name}: ZeroDivisionError: division by zero"
+    error = (tmp_path / "sweep" / name / "error.txt").read_text()
+    assert "Traceback" in error  # a bug, not a mistake of the user's
+    assert mgem(*words).status == 0
+    assert len(runs(tmp_path / "sweep")) == 2
+    assert list((tmp_path / "sweep").glob("*/error.txt")) == []
+
+
+def test_a_mistake_in_one_run_is_one_line(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("-m", "strategy=naive", "seed=oops,0", *SMALL, "hydra.sweep.dir=sweep")
+    assert result.status == 2
+    (error,) = (tmp_path / "sweep").glob("*/error.txt")
+    assert error.read_text() == "seed=oops: it must be an integer, at least 0\n"
+    assert "naive permuted_digits seed 0: ACC" in result.out
+
+
+def test_a_folder_that_holds_no_sweep_is_left_alone(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    result = mgem("-m", "strategy=naive", "seed=0", *SMALL, "hydra.sweep.dir=mine")
+    assert result.status == 2
+    assert re.fullmatch(r"mgem: the sweep folder mine is not empty and holds no sweep;[^\n]+\n", result.err)
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Naive, "train", interrupted)
+    result = mgem("-m", "strategy=gem,naive", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    assert result.status == 130
+    assert "mgem: the same command with hydra.sweep.dir=sweep goes on with the sweep\n" in result.err
+    assert len(runs(tmp_path / "sweep")) == 1
+
+
+def test_a_killed_sweep_ends_in_the_same_table(tmp_path: Path) -> None:
+    words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=600"]
+
+    def start(sweep: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*COMMAND, *words, f"hydra.sweep.dir={sweep}"],
+            cwd=tmp_path, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    undisturbed, _ = start("a").communicate(timeout=120)
+    killed = start("b")
+    deadline = time.monotonic() + 120
+    gem = tmp_path / "b/permuted_digits-gem-benchmark.n_experiences=3,samples_per_experience=600-seed0"
+    while not (gem / ".unfinished").exists():  # in the middle of the third run
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert (gem / ".unfinished").exists()
+    assert len(runs(tmp_path / "b")) == 2
+    before = made(tmp_path / "b")
+    again, errors = start("b").communicate(timeout=120)
+    assert errors == ""
+    assert made(tmp_path / "b").items() > before.items()
+    assert table(again) == table(undisturbed)
+    for name, run in runs(tmp_path / "a").items():
+        for file in ("accuracy_matrix.csv", "config.yaml"):
+            assert (run / file).read_text() == (tmp_path / "b" / name / file).read_text()
+
+
+@pytest.mark.parametrize("launcher", ["parallel", "submitit_local", "ray_cluster"])
+def test_launchers_run_a_sweep(tmp_path: Path, launcher: str) -> None:
+    words = ["strategy=naive,gem", "seed=0,1", *SMALL, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    options = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray_cluster" else []
+    done = subprocess.run(
+        [*COMMAND, f"hydra/launcher={launcher}", *options, *words],
+        cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(runs(tmp_path / "sweep")) == 4
+    accuracies = [
+        json.loads((run / "summary.json").read_text())["acc"] for run in runs(tmp_path / "sweep").values()
+    ]
+    assert len(set(accuracies)) == 4
+    for run in runs(tmp_path / "sweep").values():
+        assert json.loads((run / "environment.json").read_text())["threads"] == 1
+    assert re.search(r"naive +2 +\d\.\d+±", done.stdout)
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    mgem: Mgem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    group = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(group, "submitit_slurm.yaml")
+    result = mgem("-m", "hydra/launcher=slurm", "strategy=naive", "seed=0", *SMALL)
+    assert result.status == 2
+    assert result.err == "mgem: this launcher is an extra: pip install 'avalanche-mgem[slurm]'\n"
+
+
+def test_slurm_without_slurm_is_one_line(mgem: Mgem) -> None:
+    result = mgem("-m", "hydra/launcher=slurm", "strategy=naive", "seed=0", *SMALL)
+    assert result.status == 2
+    assert re.fullmatch(r"mgem: hydra/launcher: Could not detect \"srun\"[^\n]+\n", result.err)
+
+
+def test_long_options_give_short_folder_names() -> None:
+    from omegaconf import OmegaConf
+
+    register_resolvers()
+    long = "strategy.num_modules=['" + 30 * "a/b*c" + "']"
+    cfg = OmegaConf.create({"a": "", "b": "x.y=0.5", "c": long, "d": long.replace("a", "d")})
+    names = [OmegaConf.create({**cfg, "n": f"${{run_options:${{{key}}}}}"}).n for key in cfg]
+    assert names[:2] == ["", "x.y=0.5-"]
+    assert all(len(name) < 140 and re.fullmatch(r"[\w.,=+-]+", name) for name in names[2:])
+    assert names[2] != names[3]
