@@ -15,6 +15,8 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import CIFAR10, MNIST
 from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomRotation, ToTensor
 
+from avalanche_mgem.benchmarks.files import DecodedImages, RGBImages
+
 
 class UnknownError(Exception):
     """Something that must be read sample by sample, because it is random or not known here; names it."""
@@ -114,7 +116,7 @@ class Source(Dataset[Any]):
     Attributes:
         dataset: the data set.
         device: of the tensors.
-        images: all images ``[N, ...]`` as they are stored.
+        images: all images ``[N, ...]`` as they are stored; those in files are read when rows are taken.
         targets: all targets ``[N, ...]``.
         recipe: what the type of the data set does with the images.
         steps: the data set's own transforms, of image and target.
@@ -156,8 +158,11 @@ def map_targets(targets: Tensor, transform: Any) -> Tensor:
     raise UnknownError(f"target transform {type(transform).__name__}")
 
 
-def _stored(dataset: Any) -> tuple[Tensor, Tensor, Recipe]:
+def _stored(dataset: Any) -> tuple[Tensor | DecodedImages, Tensor, Recipe]:
     """Images and targets of a data set as it stores them, and what it makes of them."""
+    if type(dataset) is RGBImages:
+        shape = (3, dataset.image_size, dataset.image_size)
+        return DecodedImages(dataset), torch.tensor(dataset.targets), Recipe(True, shape, torch.uint8)
     read = getattr(type(dataset), "__getitem__", None)  # a subclass that reads as its parent does is fine
     if read is TensorDataset.__getitem__ and len(dataset.tensors) == 2:
         images, targets = dataset.tensors

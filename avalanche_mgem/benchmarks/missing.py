@@ -2,22 +2,30 @@
 
 from pathlib import Path
 
-_MNIST = tuple(f"MNIST/raw/{part}-ubyte" for part in (
-    "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"
-))  # fmt: skip
+_PARTS = tuple(
+    f"raw/{part}-ubyte"
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+)
+MNIST_FILES = tuple(f"MNIST/{part}" for part in _PARTS)
+_FASHION_MNIST = tuple(f"FashionMNIST/{part}" for part in _PARTS)
 _CIFAR100 = tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta"))
+_TINY_IMAGENET = tuple(
+    f"tiny-imagenet-200/{part}" for part in ("wnids.txt", "train", "val/images", "val/val_annotations.txt")
+)
 
-# By the name of Avalanche's function.
+# By the name of the function.
 _FILES = {
-    "SplitMNIST": _MNIST,
-    "PermutedMNIST": _MNIST,
-    "RotatedMNIST": _MNIST,
+    "SplitMNIST": MNIST_FILES,
+    "PermutedMNIST": MNIST_FILES,
+    "RotatedMNIST": MNIST_FILES,
+    "PermutedFashionMNIST": _FASHION_MNIST,
     "SplitCIFAR100": _CIFAR100,
+    "SplitTinyImageNet": _TINY_IMAGENET,
 }
 
 
 def missing_file(benchmark: str, dataset_root: str | Path) -> Path | None:
-    """The first file that a benchmark of Avalanche reads and that is not there.
+    """The first file, or folder, that is not there, of a data set that Avalanche downloads.
 
     Args:
         benchmark: name of the function, such as ``"SplitMNIST"``.
@@ -27,4 +35,4 @@ def missing_file(benchmark: str, dataset_root: str | Path) -> Path | None:
         The file's path, or None if all are there or the benchmark is not one of those known here.
     """
     paths = (Path(dataset_root) / name for name in _FILES.get(benchmark, ()))
-    return next((path for path in paths if not path.is_file()), None)
+    return next((path for path in paths if not path.exists()), None)

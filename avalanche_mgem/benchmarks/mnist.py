@@ -1,11 +1,11 @@
-"""Permuted and rotated MNIST: sample by sample those of Avalanche, built in a second.
+"""Permuted and rotated MNIST: sample by sample those of Avalanche, built in two seconds.
 
 Avalanche builds them from the classes of all experiences, and asks each of 70,000 images an experience
 several times for its class. Here an experience is MNIST itself under a frozen transform.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,12 @@ import torch
 from avalanche.benchmarks import GenericCLScenario
 from avalanche.benchmarks.classic.cmnist import PixelsPermutation, _default_mnist_eval_transform
 from avalanche.benchmarks.datasets.external_datasets.mnist import get_mnist_dataset
-from avalanche.benchmarks.scenarios.deprecated.dataset_scenario import StreamDef
-from avalanche.benchmarks.scenarios.deprecated.lazy_dataset_sequence import LazyDatasetSequence
-from avalanche.benchmarks.utils import DefaultTransformGroups, TaskAwareSupervisedClassificationDataset
-from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
-from avalanche.benchmarks.utils.flat_data import ConstantSequence
-from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from torch import Tensor
 from torchvision.transforms import RandomRotation
 
-Transform = Callable[[Any], Any]
+from avalanche_mgem.benchmarks.domains import Transform, domain_incremental
 
 _NORMALIZE: Transform = _default_mnist_eval_transform  # the training transform is the same
 
@@ -124,36 +120,22 @@ def _mnist(
     dataset_root: str | Path | None,
 ) -> GenericCLScenario:
     """MNIST once an experience, changed in another way each time."""
-    transforms = {"train": (train_transform, None), "eval": (eval_transform, None)}
-    task_labels = [number if return_task_id else 0 for number in range(len(changes))]
-    definitions = {}
-    for name, group, mnist in zip(
-        ("train", "test"), transforms, get_mnist_dataset(dataset_root), strict=True
-    ):
-        targets = mnist.targets.tolist()
-        orders = _orders(mnist.targets, len(changes))
-        datasets = [
-            TaskAwareSupervisedClassificationDataset(
-                [mnist],
-                indices=order,
-                data_attributes=[
-                    DataAttribute(targets, "targets"),
-                    TaskLabels(ConstantSequence(task_label, len(mnist))),
-                ],
-                transform_groups=TransformGroups(transforms),
-                frozen_transform_groups=DefaultTransformGroups((change, None)),
-            ).with_transforms(group)
-            for change, task_label, order in zip(changes, task_labels, orders, strict=True)
-        ]
-        # Filled here, because it would ask each dataset for each target.
-        sequence = LazyDatasetSequence(datasets, len(datasets))
-        sequence._loaded_experiences = dict(enumerate(datasets))
-        sequence._next_exp_id = len(datasets)
-        for number, order in enumerate(orders):
-            sequence.targets_field_sequence[number] = mnist.targets[order].tolist()
-            sequence.task_labels_field_sequence[number] = [task_labels[number]] * len(order)
-        definitions[name] = StreamDef(sequence, [{label} for label in task_labels], mnist, is_lazy=False)
-    return GenericCLScenario(stream_definitions=definitions)
+    train, test = (
+        [_labelled(mnist).subset(order) for order in _orders(mnist.targets, len(changes))]
+        for mnist in get_mnist_dataset(dataset_root)
+    )
+    return domain_incremental(
+        train,
+        test,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        changes=changes,
+    )
+
+
+def _labelled(mnist: Any) -> ClassificationDataset:
+    return ClassificationDataset([mnist], data_attributes=[DataAttribute(mnist.targets.tolist(), "targets")])
 
 
 def _orders(targets: Tensor, n_experiences: int) -> list[list[int]]:

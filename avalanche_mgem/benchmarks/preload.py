@@ -26,10 +26,11 @@ def preload(benchmark: CLScenario, device: str | torch.device | None = None) -> 
     once, as one tensor that all experiences share, and transforms are applied to whole minibatches: in
     training, in evaluation and when a memory is filled. The minibatches are equal bit for bit.
 
-    Known are torchvision's MNIST, its like, CIFAR-10 and CIFAR-100, and ``TensorDataset``; ``Compose``,
-    ``ToTensor``, ``Normalize``, Avalanche's permutation of pixels and rotations by a fixed angle. Anything
-    else, such as a random crop, is left to Avalanche, and a warning names it. A group of transforms counts by
-    itself: where only the training transforms are random, evaluation and memory are fast.
+    Known are torchvision's MNIST, its like, CIFAR-10 and CIFAR-100, ``TensorDataset``, and this package's
+    image folders; ``Compose``, ``ToTensor``, ``Normalize``, Avalanche's permutation of pixels and rotations
+    by a fixed angle. Anything else, such as a random crop, is left to Avalanche, and a warning names it. A
+    group of transforms counts by itself: where only the training transforms are random, evaluation and memory
+    are fast.
 
     A sample that is looked at by itself, as in ``dataset[0][0]``, is read as ever. With rotated images one
     thing differs: Avalanche draws even a fixed angle from torch's global generator, minibatches here do not.

@@ -72,10 +72,10 @@ def execute(
     cfg.output_dir = None if folder is None else str(folder)
     with nullcontext() if folder is None else claimed(folder), quiet():
         check_settings(cfg)
-        loggers: list[Any] = []
+        loggers = make_loggers(cfg)
 
-        def begin_logging(cfg: DictConfig) -> list[Any]:
-            loggers.extend(_begin(cfg, folder, group))
+        def begin_logging(filled: DictConfig) -> list[Any]:
+            _begin(loggers, filled, folder, group)
             return loggers
 
         try:
@@ -91,9 +91,8 @@ def execute(
     return result
 
 
-def _begin(cfg: DictConfig, folder: Path | None, group: str | None) -> list[Any]:
-    """Builds the loggers, and tells those that know runs of this one."""
-    loggers = make_loggers(cfg)
+def _begin(loggers: Sequence[Any], cfg: DictConfig, folder: Path | None, group: str | None) -> None:
+    """Tells the loggers that know runs of this one; its configuration is complete now."""
     for logger in _of_runs(loggers):
         logger.begin_run(
             folder=folder,
@@ -102,7 +101,6 @@ def _begin(cfg: DictConfig, folder: Path | None, group: str | None) -> list[Any]
             group=group,
             tags=list(cfg.names.values()),
         )
-    return loggers
 
 
 def _of_runs(loggers: Sequence[Any]) -> list[Any]:

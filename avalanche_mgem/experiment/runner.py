@@ -219,7 +219,13 @@ def _infer(cfg: DictConfig, benchmark: Any) -> None:
     Not ``benchmark.n_classes``: permuted MNIST counts its ten classes anew in each experience.
     """
     classes = (max(experience.classes_in_this_experience) for experience in benchmark.train_stream)
-    shape = list(benchmark.train_stream[0].dataset[0][0].shape)
+    image = benchmark.train_stream[0].dataset[0][0]
+    if not (isinstance(image, torch.Tensor) and image.is_floating_point()):
+        raise UserError(
+            "benchmark: train_transform must return a float tensor; let it end in torchvision's ToTensor and "
+            "Normalize"
+        )
+    shape = list(image.shape)
     cfg.inferred.num_classes = 1 + max(classes)
     cfg.inferred.input_shape = shape
     cfg.inferred.input_size = prod(shape)

@@ -1,0 +1,95 @@
+"""Domain-incremental benchmarks: the same classes in each experience, in images of another kind."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from avalanche.benchmarks import GenericCLScenario
+from avalanche.benchmarks.utils import DefaultTransformGroups, TaskAwareSupervisedClassificationDataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
+from avalanche.benchmarks.utils.flat_data import ConstantSequence
+from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+Transform = Callable[[Any], Any]
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def domain_incremental(
+    train: Sequence[Any],
+    test: Sequence[Any],
+    *,
+    return_task_id: bool,
+    train_transform: Transform | None,
+    eval_transform: Transform | None,
+    changes: Sequence[Transform] | None = None,
+) -> GenericCLScenario:
+    """A benchmark whose experience i is the i-th data set, with its targets as they are.
+
+    Not ``nc_benchmark``, which numbers the classes of each data set anew, or wants all in each.
+
+    Args:
+        train: data sets, one an experience, with ``targets``: their classes as integers.
+        test: likewise, as many.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        train_transform: transform of the images in training.
+        eval_transform: transform of the images in tests and, by default, in a memory.
+        changes: of the images of each experience, in training and tests, before those transforms.
+
+    Returns:
+        A benchmark with a train and a test stream.
+    """
+    nothing: list[Transform | None] = [None] * len(train)
+    labels = [number if return_task_id else 0 for number in range(len(train))]
+    transforms = {"train": (train_transform, None), "eval": (eval_transform, None)}
+    streams = {}
+    for name, group, datasets in (("train", "train", train), ("test", "eval", test)):
+        experiences = [
+            TaskAwareSupervisedClassificationDataset(
+                [dataset],
+                data_attributes=[
+                    DataAttribute([int(target) for target in dataset.targets], "targets"),
+                    TaskLabels(ConstantSequence(label, len(dataset))),
+                ],
+                transform_groups=TransformGroups(transforms),
+                frozen_transform_groups=DefaultTransformGroups((change, None)),
+            ).with_transforms(group)
+            for dataset, label, change in zip(datasets, labels, changes or nothing, strict=True)
+        ]
+        streams[name] = (experiences, labels)
+    return GenericCLScenario(stream_definitions=streams)
+
+
+def image_transforms(
+    train_transform: Transform | None,
+    eval_transform: Transform | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> tuple[Transform, Transform]:
+    """Both transforms; one that is None becomes that of RGB images to ``(x / 255 - mean) / std``.
+
+    Raises:
+        ValueError: if there are not three means and three positive standard deviations.
+    """
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"mean={list(mean)} and std={list(std)}: they must be three numbers each, those of std above 0."
+        )
+    default = Compose([ToTensor(), Normalize(mean, std)])
+    train, test = (default if given is None else given for given in (train_transform, eval_transform))
+    return train, test
+
+
+def check_names(key: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Whether a list that chooses experiences by their names is in order.
+
+    Raises:
+        ValueError: if a name is not known, or given twice, or there is none.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown or not names or len(set(names)) < len(names):
+        problem = (
+            f"there is no {unknown[0]!r}" if unknown else "it must have at least one name, and each once"
+        )
+        listed = ", ".join(map(str, names))
+        raise ValueError(f"{key}=[{listed}]: {problem}; allowed are {', '.join(sorted(known))}.")

@@ -1,0 +1,55 @@
+"""Permuted Fashion-MNIST, which Avalanche lacks beside its ``PermutedMNIST``."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from avalanche.benchmarks import GenericCLScenario
+from avalanche.benchmarks.classic.cfashion_mnist import _default_fmnist_eval_transform
+from avalanche.benchmarks.classic.cmnist import PixelsPermutation
+from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_dataset
+
+from avalanche_mgem.benchmarks.domains import Transform, domain_incremental
+
+_NORMALIZE: Transform = _default_fmnist_eval_transform  # the training transform is the same
+
+
+def PermutedFashionMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    train_transform: Transform | None = _NORMALIZE,
+    eval_transform: Transform | None = _NORMALIZE,
+    dataset_root: str | Path | None = None,
+) -> GenericCLScenario:
+    """All ten kinds of clothes in each experience, under another permutation of the 784 pixels.
+
+    Args:
+        n_experiences: experiences, at least 1. The first one is permuted too, as in ``PermutedMNIST``.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the permutations, which are those of ``PermutedMNIST``; None draws them anew.
+        train_transform: transform of the permuted training images, PIL images of 28 x 28 grey pixels; the
+            default is that of Avalanche's ``SplitFMNIST``.
+        eval_transform: transform of the permuted test images.
+        dataset_root: the folder of Fashion-MNIST, downloaded if missing; None is Avalanche's.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if ``n_experiences`` is below 1.
+    """
+    if n_experiences < 1:
+        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
+    draw = np.random.RandomState(seed)
+    train, test = get_fmnist_dataset(dataset_root)
+    changes = [PixelsPermutation(torch.from_numpy(draw.permutation(784))) for _ in range(n_experiences)]
+    return domain_incremental(
+        [train] * n_experiences,
+        [test] * n_experiences,
+        changes=changes,
+        return_task_id=return_task_id,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+    )

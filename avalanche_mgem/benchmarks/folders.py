@@ -1,0 +1,132 @@
+"""A user's own image folders as benchmarks, domain-incremental or class-incremental."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from avalanche.benchmarks import GenericCLScenario, NCScenario, nc_benchmark
+
+from avalanche_mgem.benchmarks.domains import (
+    HALF,
+    Transform,
+    check_names,
+    domain_incremental,
+    image_transforms,
+)
+from avalanche_mgem.benchmarks.trees import class_names, images_of, numbered, subfolders
+
+
+def ImageFolders(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    dataset_root: str | Path,
+    *,
+    experiences: Sequence[str] | None = None,
+    image_size: int = 64,
+    return_task_id: bool = False,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> GenericCLScenario:
+    """A folder an experience: the same classes in other images, domain-incremental.
+
+    The layout is ``<dataset_root>/<experience>/{train,test}/<class>/<image files>``. The classes are the
+    names of all class folders, numbered in sorted order; a class may be absent from an experience. Files
+    without the extension of an image, and what begins with a dot, are passed over.
+
+    Args:
+        dataset_root: the folder of the experiences' folders.
+        experiences: their names in the order of training; None takes all, sorted by name.
+        image_size: height and width in pixels to which images are stretched. The default is that of Tiny
+            ImageNet: enough to tell most objects apart.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        mean: of the channels, subtracted from pixels in 0..1 where a transform is None. The defaults map them
+            to -1..1 and look at no data, so at none of later experiences either.
+        std: of the channels, by which they are divided then.
+        train_transform: transform of the training images, PIL images in RGB; None makes normalised tensors
+            ``[3, image_size, image_size]``.
+        eval_transform: the same of the test images.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if a folder is missing or empty, an experience tests a class that it does not train, or an
+            argument is not allowed; and when a file is read that is no image.
+    """
+    root = Path(dataset_root)
+    known = subfolders(root, "a folder for each experience")
+    names = known if experiences is None else experiences
+    check_names("experiences", names, known)
+    ids = numbered(class_name for name in names for class_name in class_names(root / name))
+    train, evaluation = image_transforms(train_transform, eval_transform, mean, std)
+    return domain_incremental(
+        [images_of(root / name / "train", ids, image_size) for name in names],
+        [images_of(root / name / "test", ids, image_size) for name in names],
+        return_task_id=return_task_id,
+        train_transform=train,
+        eval_transform=evaluation,
+    )
+
+
+def SplitImageFolder(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
+    n_experiences: int,
+    *,
+    dataset_root: str | Path,
+    image_size: int = 64,
+    return_task_id: bool = False,
+    seed: int | None = None,
+    fixed_class_order: Sequence[int] | None = None,
+    class_ids_from_zero_in_each_exp: bool = False,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+) -> NCScenario:
+    """New classes in each experience, equally many, from one tree of image folders.
+
+    The layout is ``<dataset_root>/{train,test}/<class>/<image files>``, with the same classes in both. They
+    are numbered in sorted order. What is passed over is as in :func:`ImageFolders`.
+
+    Args:
+        n_experiences: experiences, a divisor of the number of classes.
+        dataset_root: the folder that holds ``train`` and ``test``.
+        image_size: height and width in pixels to which images are stretched.
+        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        seed: of the order of the classes; None draws it anew. The global generator is left alone.
+        fixed_class_order: the order of the classes, by number; then ``seed`` is ignored.
+        class_ids_from_zero_in_each_exp: whether the labels count from 0 in each experience.
+        mean: as in :func:`ImageFolders`, and so are ``std`` and the transforms.
+        std: of the channels.
+        train_transform: transform of the training images; None makes normalised tensors.
+        eval_transform: the same of the test images.
+
+    Returns:
+        A benchmark with a train and a test stream.
+
+    Raises:
+        ValueError: if a folder is missing or empty, ``train`` and ``test`` do not have the same classes,
+            ``n_experiences`` does not divide their number, or an argument is not allowed; and when a file is
+            read that is no image.
+    """
+    root = Path(dataset_root)
+    ids = numbered(class_names(root))
+    train, test = (images_of(root / split, ids, image_size) for split in ("train", "test"))
+    if untested := sorted(set(train.targets) - set(test.targets)):
+        raise ValueError(f"{root / 'test'} has no folder for the class {list(ids)[untested[0]]!r} of train.")
+    if n_experiences < 1 or len(ids) % n_experiences:
+        raise ValueError(
+            f"n_experiences is {n_experiences}; it must divide {len(ids)}, the number of classes."
+        )
+    transforms = image_transforms(train_transform, eval_transform, mean, std)
+    with torch.random.fork_rng():  # nc_benchmark seeds the global generator
+        return nc_benchmark(
+            train,
+            test,
+            n_experiences=n_experiences,
+            task_labels=return_task_id,
+            seed=torch.seed() if seed is None else seed,
+            fixed_class_order=fixed_class_order,
+            class_ids_from_zero_in_each_exp=class_ids_from_zero_in_each_exp,
+            train_transform=transforms[0],
+            eval_transform=transforms[1],
+        )

@@ -1,0 +1,29 @@
+"""The matrix of accuracies as W&B shows it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import wandb
+from matplotlib.figure import Figure
+
+
+def matrix_media(matrix: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The matrix of a run as a table and as an image.
+
+    Args:
+        matrix: accuracies as fractions, as in ``accuracy_matrix.csv``: row 0 of the untrained model, then one
+            after each training experience; a column for each test experience.
+    """
+    columns: list[str | int] = ["after", *(f"exp_{number}" for number in range(len(matrix[0])))]
+    table = wandb.Table(columns=columns, data=[[number, *row] for number, row in enumerate(matrix)])
+    return {"accuracy_matrix": table, "accuracy_heatmap": wandb.Image(_heatmap(matrix))}
+
+
+def _heatmap(matrix: Sequence[Sequence[float]]) -> Figure:
+    figure = Figure(layout="constrained")  # not of pyplot, which keeps every figure
+    axes = figure.subplots()
+    image = axes.imshow(matrix, vmin=0, vmax=1)
+    axes.set_xlabel("test experience")
+    axes.set_ylabel("after training experience (0: untrained)")
+    figure.colorbar(image, label="accuracy")
+    return figure

@@ -1,0 +1,77 @@
+import pytest
+import yaml
+from avalanche.evaluation.metrics import accuracy_metrics
+from hydra.utils import instantiate
+from loggers.training import train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from avalanche_mgem.experiment.configuration import compose, config_folder
+from avalanche_mgem.experiment.metrics import all_metrics
+
+LOGGERS = {path.stem for path in (config_folder() / "logger").glob("*.yaml")}
+SWEEP = config_folder() / "wandb_sweep.yaml"
+
+
+def loggers(choice, folder):
+    cfg = compose(f"logger={choice}")
+    cfg.output_dir = str(folder)
+    return {name: instantiate(node, _convert_="all") for name, node in cfg.logger.items()}
+
+
+def test_none_by_default():
+    assert not compose().get("logger")
+
+
+@pytest.mark.parametrize("name", sorted(LOGGERS))
+def test_each_is_built_under_its_own_name(name, here):
+    assert list(loggers(name, here)) == [name]
+
+
+def test_several_at_once(here):
+    built = loggers("[wandb,csv,tensorboard]", here)
+    assert set(built) == {"wandb", "csv", "tensorboard"}
+    built["wandb"].mode = "disabled"
+    train(list(built.values()), accuracy_metrics(epoch=True))
+    built["wandb"].end_run()
+    assert {path.name for path in here.iterdir()} == {"csv", "tensorboard"}
+
+
+def test_tensorboard_shows_what_was_measured(here):
+    logger = loggers("tensorboard", here)["tensorboard"]
+    curves = train(logger, accuracy_metrics(epoch=True, experience=True, stream=True))
+    logger.writer.close()
+    events = EventAccumulator(str(here / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == set(curves)
+    for name, (steps, values) in curves.items():
+        assert [event.step for event in events.Scalars(name)] == steps
+        assert [event.value for event in events.Scalars(name)] == pytest.approx(values)
+
+
+def test_the_sweep_file_runs_the_command():
+    """Every value becomes an override that the command understands, by W&B's own construction of the line."""
+    sweep = yaml.safe_load(SWEEP.read_text())
+    parameters = {name: spec.get("values", [spec.get("value")]) for name, spec in sweep["parameters"].items()}
+    assert set(parameters) == {"benchmark", "strategy", "strategy.memory_strength", "seed"}
+    for number in range(max(map(len, parameters.values()))):
+        chosen = {name: values[number % len(values)] for name, values in parameters.items()}
+        variables = create_sweep_command_args({"args": {name: {"value": v} for name, v in chosen.items()}})
+        variables |= {"program": [sweep["program"]], "env": ["env"]}
+        line: list[str] = []
+        for word in create_sweep_command(list(sweep["command"])):
+            line += variables[word[2:-1]] if word.startswith("${") else [word]
+        assert line[:3] == ["env", "mgem", "logger=wandb"]
+        cfg = compose(*line[2:])
+        assert (cfg.names.strategy, cfg.names.benchmark) == (chosen["strategy"], chosen["benchmark"])
+        assert (cfg.strategy.memory_strength, cfg.seed) == (
+            chosen["strategy.memory_strength"],
+            chosen["seed"],
+        )
+
+
+def test_the_sweep_file_asks_for_a_number_that_a_run_has():
+    sweep = yaml.safe_load(SWEEP.read_text())
+    assert sweep["method"] == "grid"
+    assert sweep["metric"] == {"name": "acc", "goal": "maximize"}
+    assert sweep["metric"]["name"] in all_metrics([[0.1], [0.9]])
