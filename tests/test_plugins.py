@@ -474,6 +474,44 @@ def test_a_pickled_plugin_continues_as_the_original():
     assert torch.equal(run(True), run(False))
 
 
+def test_it_keeps_its_last_step_only_where_that_is_asked_for():
+    benchmark, steps = split_digits(5), []
+    probe = Probe("after_training_iteration", lambda strategy: mgem_of(strategy).last_step)
+
+    def run(keeps):
+        plugin = MGEMPlugin(20, 0.1, num_groups=2)
+        plugin.keeps_last_step = keeps
+        plugin.last_step = "left by an interrupted training"
+        probe.seen = []
+        train(lambda **kw: Naive(plugins=[plugin, probe], **kw), benchmark)
+        return plugin, probe.seen
+
+    assert set(run(False)[1]) == {None}
+    plugin, steps = run(True)
+    number = -(-len(benchmark.train_stream[0].dataset) // 10)
+    assert set(steps[:number]) == {None}  # the first experience has no constraints
+    assert all(step is not None for step in steps[number:])
+    assert steps[-1].origins == tuple((k, group) for k in range(4) for group in range(2))
+    assert steps[-1].sizes == (10,) * 8
+    assert steps[-1].projection.v.shape == (1, 8)
+    assert plugin.last_step is None
+
+
+def test_a_checkpoint_has_no_last_step():
+    plugin = MGEMPlugin(20, 0.1)
+    plugin.keeps_last_step = True
+    pickles = []
+    probe = Probe(
+        "after_training_iteration", lambda _: pickles.append((plugin.last_step, pickle.dumps(plugin)))
+    )
+    train(lambda **kw: Naive(plugins=[plugin, probe], **kw), split_digits(5))
+    step, state = pickles[-1]
+    assert step is not None
+    restored = pickle.loads(state)
+    assert restored.last_step is None
+    assert restored._seconds_references == 0
+
+
 def test_two_runs_at_one_seed_are_equal_and_at_two_are_not():
     benchmark = split_digits(5)
     finals = [parameters_of(train(fine, benchmark, seed=seed).model) for seed in (1, 1, 2)]

@@ -22,6 +22,8 @@ _INTEGERS = {
     "train_mb_size": (1, False),
     "train_epochs": (1, False),
     "eval_mb_size": (1, False),
+    "gap_patterns_per_exp": (1, True),
+    "gap_every": (1, False),
 }
 _SCALARS: set[Any] = {int, float, bool, str}
 

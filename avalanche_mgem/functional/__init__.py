@@ -8,5 +8,15 @@ from avalanche_mgem.functional.combine import combine
 from avalanche_mgem.functional.dual import dual
 from avalanche_mgem.functional.gram import Blocks, gram
 from avalanche_mgem.functional.project import NonFiniteGradientError, References, project
+from avalanche_mgem.functional.projection import Projection
 
-__all__ = ["Blocks", "NonFiniteGradientError", "References", "combine", "dual", "gram", "project"]
+__all__ = [
+    "Blocks",
+    "NonFiniteGradientError",
+    "Projection",
+    "References",
+    "combine",
+    "dual",
+    "gram",
+    "project",
+]

@@ -23,33 +23,40 @@ _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 co
 
 
 def generalization_gap_metrics(
-    patterns_per_exp: int = 256, *, every: int = 10, seed: int | None = None
+    patterns_per_exp: int = 256,
+    *,
+    every: int = 10,
+    stream: Sequence[Any] | None = None,
+    seed: int | None = None,
 ) -> list[PluginMetric]:
     """How often, and how far, a step goes against a past experience although its memory says it does not.
 
-    Measured on samples of the test stream, whose experiences must be those of the training stream one for
-    one: they are in no memory and never trained on, whatever the strategy. Emitted after each training
-    experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is the same without it, bit for bit.
+    Measured on samples of the test stream: they are in no memory and never trained on, whatever the
+    strategy. Emitted after each training experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is
+    the same without it, bit for bit.
 
     Args:
-        patterns_per_exp: at most so many test samples of each past experience. Default 256, GEM's memory.
+        patterns_per_exp: at most so many samples of each past experience. Default 256, GEM's memory.
         every: measured at every so many steps of an experience, from the first. Default 10, which with 256
             samples adds about a tenth of what GEM's reference gradients cost.
+        stream: experiences with such samples, one for each of the training stream. None (default) is the test
+            stream of the benchmark, which the experiences of Avalanche's ``benchmark_from_datasets`` do not
+            know: give it there. It becomes part of a checkpoint.
         seed: of the samples; None (default) takes the seed of torch's global generator without advancing it.
 
     Returns:
         the metrics, for Avalanche's ``EvaluationPlugin``.
 
     Raises:
-        ValueError: for values that are not allowed; in training, if the benchmark has no such test stream.
+        ValueError: for values that are not allowed; in training, if there is no such stream.
     """
-    return [GeneralizationGap(patterns_per_exp, every=every, seed=seed)]
+    return [GeneralizationGap(patterns_per_exp, every=every, stream=stream, seed=seed)]
 
 
 class GeneralizationGap(PluginMetric):  # type: ignore[misc]
     """The two values of :func:`generalization_gap_metrics`, which explains the arguments."""
 
-    def __init__(self, patterns_per_exp: int = 256, *, every: int = 10, seed: int | None = None):
+    def __init__(self, patterns_per_exp: int, *, every: int, stream: Sequence[Any] | None, seed: int | None):
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an integer of at least 1; got {every!r}.")
@@ -58,12 +65,13 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         self._every = every
         self._references = References()
         self._past: Constraints | None = None
-        self._stream: Any = None  # that of the samples
+        self._stream = stream
+        self._found: Any = None  # the test stream, where none is given
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the samples, but nothing that a step leaves behind."""
-        return self.__dict__ | {"_references": References(), "_past": None, "_stream": None}
+        return self.__dict__ | {"_references": References(), "_past": None, "_found": None}
 
     def reset(self) -> None:
         """Forgets what was measured."""
@@ -81,14 +89,9 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         watch(strategy)
         if strategy.clock.train_exp_counter == 0:  # another strategy: its past is empty
             self._held_out = EpisodicMemory(self._held_out.patterns_per_experience, seed=self._held_out.seed)
-            self._numbers, self._stream = set(), None
-        test = _test_experience(strategy.experience)
-        if self._stream is not None and test.origin_stream is not self._stream:
-            raise ValueError(
-                "the generalization gap knows a past experience by its number; train on one benchmark only."
-            )
-        self._stream = test.origin_stream
-        self._past = self._held_out.constraints(test, strategy.device)
+            self._numbers, self._found = set(), None
+        held_out = self._held_out_experience(strategy.experience)
+        self._past = self._held_out.constraints(held_out, strategy.device)
 
     def before_update(self, strategy: Any) -> None:
         """Compares the update, at the weights before it, with the gradients on the samples."""
@@ -105,21 +108,50 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
             if mgem_plugin(strategy) is not None:
                 counts &= _memory_holds(last_step(strategy), past).to(counts.device)
             violated = counts & (cosines < -_TOLERANCE)
-            added = torch.stack([counts.sum(), violated.sum(), -(violated * cosines).sum()])
+            depths = torch.where(violated, -cosines, 0.0)
+            added = torch.stack([counts.sum(), violated.sum(), depths.sum()])
             self._sums = added if self._sums is None else self._sums + added
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
         """Emits, and takes samples of the experience."""
-        test = _test_experience(strategy.experience)
-        if test.current_experience not in self._numbers:  # not again for each piece of an online stream
-            self._numbers.add(test.current_experience)
-            self._held_out.update(test)
+        held_out = self._held_out_experience(strategy.experience)
+        if held_out.current_experience not in self._numbers:  # not again for each piece of an online stream
+            self._numbers.add(held_out.current_experience)
+            self._held_out.update(held_out)
         self._past = None
         self._references.reset()
         return packaged(self, self.result(), "experience", strategy)
 
     def __str__(self) -> str:
         return "GeneralizationGap_Exp"
+
+    def _held_out_experience(self, experience: Any) -> Any:
+        """The one of held-out samples that belongs to one of training."""
+        origin = origin_experience(experience)
+        stream = self._test_stream(origin) if self._stream is None else self._stream
+        number = origin.current_experience
+        if number >= len(stream):
+            raise ValueError(
+                f"stream has {len(stream)} experiences; the generalization gap needs that of number {number}."
+            )
+        return stream[number]
+
+    def _test_stream(self, origin: Any) -> Any:
+        benchmark = getattr(origin.origin_stream, "benchmark", None)
+        streams = {} if benchmark is None else benchmark.streams
+        tests, trained = streams.get("test", ()), streams.get(origin.origin_stream.name, ())
+        if len(tests) == 0 or len(tests) != len(trained):
+            found = f"{len(tests)} for {len(trained)}" if len(tests) else "none"
+            raise ValueError(
+                "the generalization gap needs a test stream with an experience for each one of training, and "
+                f"found {found}; pass one as stream to generalization_gap_metrics."
+            )
+        if self._found is not None and self._found is not tests:
+            raise ValueError(
+                "the generalization gap knows a past experience by its number; train on one benchmark only."
+            )
+        self._found = tests
+        return tests
 
 
 def _cosines(z: Tensor, G: Tensor | functional.References) -> Tensor:
@@ -142,16 +174,3 @@ def _memory_holds(step: ConstrainedStep | None, past: Sequence[Any]) -> Tensor:
     products = weights @ done.products_z
     largest = weights @ done.norms_references * done.norm_z  # that the products can be
     return (products >= -_TOLERANCE * largest) & (weights.sum(dim=1) > 0)
-
-
-def _test_experience(experience: Any) -> Any:
-    """The experience of the test stream that belongs to one of training."""
-    origin = origin_experience(experience)
-    benchmark = getattr(origin.origin_stream, "benchmark", None)
-    tests = () if benchmark is None else benchmark.streams.get("test", ())
-    if len(tests) != len(origin.origin_stream):
-        raise ValueError(
-            "the generalization gap needs a test stream with an experience for each one of the training "
-            f"stream; there are {len(tests)} for {len(origin.origin_stream)}."
-        )
-    return tests[origin.current_experience]

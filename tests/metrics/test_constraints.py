@@ -101,9 +101,9 @@ def test_levels_and_names_are_avalanches():
     assert [str(metric) for metric in metrics] == ["Constraints_MB", "Constraints_Epoch", "Constraints_Exp"]
     train(fine, benchmark, metrics, logger=recorder, train_epochs=2)
     names = {name for name, _ in recorder.seen}
-    assert "ViolatedSteps_MB/train_phase/train_stream" in names
-    assert "SecondsSolver_Epoch/train_phase/train_stream" in names
-    assert "CosineWorst_Exp/train_phase/train_stream/Exp001" in names
+    assert "ViolatedSteps_MB/train_phase/train_stream/Task000" in names
+    assert "SecondsSolver_Epoch/train_phase/train_stream/Task000" in names
+    assert "CosineWorst_Exp/train_phase/train_stream/Task000/Exp001" in names
     assert len(names) == 7 + 7 + 7 * 2
     steps = [minibatches(experience) for experience in benchmark.train_stream][1:]
     each = recorder.values("ViolatedSteps_MB")
