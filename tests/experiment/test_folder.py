@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from avalanche_mgem.metrics import CONSTRAINT_METRICS
 from omegaconf import OmegaConf
 
 from avalanche_mgem.experiment import environment
@@ -14,6 +13,7 @@ from avalanche_mgem.experiment import folder as module
 from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.folder import check_same_run, claimed, write_failure, write_run
 from avalanche_mgem.experiment.runner import Result
+from avalanche_mgem.metrics import CONSTRAINT_METRICS
 
 RESULT = Result(
     [[0.1, 0.2], [0.9, 0.1], [0.7, 1 / 3]], 1.0, 2.0, 3.0, 4.0, {"strategy": "gem", "benchmark": "b"}, seed=4
