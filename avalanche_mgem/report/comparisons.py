@@ -1,0 +1,137 @@
+"""Which methods belong together: a strategy's front over one setting, and each method's baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from avalanche_mgem.report.settings import ABSENT, label_methods, text
+
+_DEFAULT_SETTING, _DEFAULT_BASELINE = "memory_strength", "gem"
+
+
+@dataclass(frozen=True)
+class Front:
+    """Methods that differ in one setting only, by which they trade the new against the old.
+
+    Attributes:
+        setting: its key, such as ``"strategy.memory_strength"``.
+        families: for each strategy (and its other differing settings) the methods in the order of the value.
+        values: of the setting, for each of these methods.
+    """
+
+    setting: str
+    families: dict[str, list[str]]
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The setting without its group."""
+        return self.setting.rpartition(".")[2]
+
+    @property
+    def curves(self) -> dict[str, list[str]]:
+        """The families with more than one method."""
+        return {name: methods for name, methods in self.families.items() if len(methods) > 1}
+
+
+def find_front(methods: pd.DataFrame, setting: str | None) -> Front | None:
+    """Finds the methods that differ in one setting only.
+
+    Args:
+        methods: :attr:`Results.methods <avalanche_mgem.report.load.Results.methods>`.
+        setting: its key, with or without the group; None takes the memory strength if it varies.
+
+    Returns:
+        The front; None if nothing was asked for and the memory strength does not vary.
+
+    Raises:
+        ValueError: if the setting that was asked for does not vary within a strategy.
+    """
+    fronts = {
+        key: front for key in methods.columns.drop("strategy") if (front := _front(methods, str(key))).curves
+    }
+    wanted = setting or _DEFAULT_SETTING
+    found = [key for key in fronts if wanted in (key, key.rpartition(".")[2])]
+    if len(found) == 1:
+        return fronts[found[0]]
+    if setting is None:
+        return None
+    problem = f"there are {', '.join(found)}" if found else "it does not vary within a strategy"
+    raise ValueError(f"--front {setting}: {problem}; settings that do: {', '.join(fronts) or 'none'}")
+
+
+def _front(methods: pd.DataFrame, key: str) -> Front:
+    settings = {name: _present(methods.loc[name]) for name in methods.index}
+    values = {name: own[key] for name, own in settings.items() if key in own}
+    rest = {name: {other: own[other] for other in own if other != key} for name, own in settings.items()}
+    families: dict[Any, list[str]] = {}
+    for name in values:
+        identity = tuple((other, text(value)) for other, value in rest[name].items())
+        families.setdefault((methods.loc[name, "strategy"], identity), []).append(name)
+    labels = label_methods({family: (family[0], rest[names[0]]) for family, names in families.items()})
+    return Front(key, {labels[family]: names for family, names in families.items()}, values)
+
+
+def _present(row: "pd.Series[Any]") -> dict[str, Any]:
+    return {str(key): value for key, value in row.drop("strategy").items() if value != ABSENT}
+
+
+def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | None) -> dict[str, str]:
+    """Finds what each method is compared with.
+
+    Args:
+        methods: :attr:`Results.methods <avalanche_mgem.report.load.Results.methods>`.
+        front: if the baseline has a method for each value of a setting, others are compared at equal value.
+        baseline: a method, or a strategy; None takes ``gem``.
+
+    Returns:
+        For each method that has one its baseline.
+
+    Raises:
+        ValueError: if there is no such method, or more than one.
+    """
+    names = list(methods.index)
+    wanted = baseline or _DEFAULT_BASELINE
+    candidates = [wanted] if wanted in names else _of_family(methods, front, wanted)
+    if not candidates and baseline is None and len(names) == 1:
+        return {}
+    if not candidates:
+        missing = (
+            f"--baseline {baseline}: no method is called so"
+            if baseline
+            else "there is no gem to compare with"
+        )
+        raise ValueError(f"{missing}; give --baseline one of {_listed(names)}")
+    if len(candidates) == 1:
+        return {name: candidates[0] for name in names if name != candidates[0]}
+    by_value = _by_value(front, candidates)
+    if by_value is None:
+        raise ValueError(
+            f"{wanted!r} is the name of {len(candidates)} methods; "
+            f"give --baseline one of {_listed(candidates)}"
+        )
+    assert front is not None  # or there would be no values
+    return {
+        name: by_value[text(front.values[name])]
+        for name in front.values
+        if name not in candidates and text(front.values[name]) in by_value
+    }
+
+
+def _of_family(methods: pd.DataFrame, front: Front | None, wanted: str) -> list[str]:
+    if front is not None and wanted in front.families:
+        return front.families[wanted]
+    return [str(name) for name in methods.index[methods["strategy"] == wanted]]
+
+
+def _by_value(front: Front | None, candidates: Sequence[str]) -> Mapping[str, str] | None:
+    """The candidates by the value of the setting; None if they are not one front."""
+    if front is None or not any(set(candidates) == set(names) for names in front.families.values()):
+        return None
+    return {text(front.values[name]): name for name in candidates}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,132 @@
+"""The command ``mgem-report``."""
+
+import os
+import shlex
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+_DESCRIPTION = """\
+Makes a report of runs of mgem: tables of means with 95 % intervals over seeds, paired tests against a
+baseline, areas of fronts, and figures for a paper, in Markdown, CSV, LaTeX, PDF and PNG.
+
+A method is a strategy with its settings; its runs differ in the seed. Methods are compared under one
+protocol (benchmark, samples, minibatch, epochs, model): runs of several are refused, and the error says what
+differs.
+"""
+
+_EXAMPLES = """\
+examples:
+  mgem-report runs/sweeps/gamma                    a sweep, into reports/TIME
+  mgem-report runs --output paper/results          all runs below a folder; an older report there is replaced
+  mgem-report runs --baseline ewc                  differences to another method than gem
+  mgem-report runs --where strategy=gem,dmgem strategy.num_groups=2
+                                                   only runs with these values of their config.yaml
+  mgem-report runs --where environment.device=cpu  or of their environment.json
+  mgem-report runs --front num_groups              fronts over another setting than memory_strength
+  mgem-report runs --wandb my-project              the same numbers in W&B too
+
+A baseline with a method for each value of the front's setting is compared at equal values. From Python,
+avalanche_mgem.experiment.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
+error's traceback.
+"""
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line; argparse would print the usage too."""
+        _fail(f"{message} (see mgem-report --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command; a mistake of the user's ends it with one line on standard error and status 2.
+
+    Args:
+        arguments: words of the command line; None takes the program's own.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(words)
+    try:
+        _run(
+            options.runs,
+            options.output,
+            where=_where(options.where),
+            baseline=options.baseline,
+            front=options.front,
+            reference=None if options.reference is None else tuple(options.reference),
+            project=options.wandb,
+            command=shlex.join(["mgem-report", *words]),
+        )
+    except (ValueError, OSError) as error:
+        if os.environ.get("MGEM_DEBUG", "") not in ("", "0"):
+            raise
+        _fail(" ".join(str(error).split()))
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        "mgem-report",
+        usage="%(prog)s RUNS... [options]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("runs", metavar="RUNS", nargs="+", type=Path, help="run folders, sweeps, or folders above them")
+    add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
+    add("--baseline", metavar="METHOD", help="what the others are compared with (default: gem)")
+    add(
+        "--where", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="take only runs with this value, or with one of several after commas",
+    )  # fmt: skip
+    add(
+        "--front", metavar="SETTING",
+        help="a setting that varies and trades LA for BWD (default: memory_strength if it varies)",
+    )  # fmt: skip
+    add(
+        "--reference", metavar=("LA", "BWD"), nargs=2, type=float,
+        help="where areas of fronts begin; give it to compare reports (default: the smallest of all runs)",
+    )  # fmt: skip
+    add(
+        "--wandb", metavar="PROJECT", nargs="?", const="",
+        help="log tables and figures to W&B too; offline without an API key (default project: W&B's own)",
+    )  # fmt: skip
+    return parser
+
+
+def _where(words: Sequence[str]) -> dict[str, list[str]]:
+    where: dict[str, list[str]] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not (key and sign):
+            raise ValueError(f"--where {word}: it must be KEY=VALUE; folders come before --where")
+        where.setdefault(key, []).append(value)
+    return where
+
+
+def _run(
+    runs: Sequence[Path], output: Path | None, *, project: str | None, command: str, **choices: Any
+) -> None:
+    # Imported here: --help need not wait for pandas and matplotlib.
+    from avalanche_mgem.report.output import default_folder
+    from avalanche_mgem.report.sheets import print_results
+    from avalanche_mgem.report.write import write_report
+
+    folder = output or default_folder()
+    report = write_report(runs, folder, command=command, **choices)
+    for path, reason in report.results.incomplete.itertuples(index=False):
+        sys.stderr.write(f"mgem-report: left out {path}: {reason}\n")
+    print_results(report.tables["results"], ", ".join(dict.fromkeys(report.results.runs["benchmark"])))
+    print(f"report: {folder / 'report.md'}", flush=True)  # noqa: T201
+    if project is not None:
+        from avalanche_mgem.report.tracking import log_report
+
+        config = {"protocol": report.results.protocol, "command": command}
+        log_report(project or None, folder.name, report.tables, folder / "figures", config)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"mgem-report: {message}\n")
+    raise SystemExit(2)

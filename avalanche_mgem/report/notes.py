@@ -1,0 +1,106 @@
+"""What a reader must know before comparing the methods of a report."""
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from avalanche_mgem.report.comparisons import Front
+from avalanche_mgem.report.load import Results
+from avalanche_mgem.report.run_folder import METRICS
+from avalanche_mgem.report.settings import ABSENT, text
+from avalanche_mgem.report.tables import TITLES, Hypervolumes
+
+_SPEED = {"device", "platform", "threads"}
+
+
+def comparison_notes(
+    results: Results, baselines: Mapping[str, str], front: Front | None, volumes: Hypervolumes | None
+) -> list[str]:
+    """One sentence for each reason why numbers cannot be compared as they stand."""
+    return [
+        *_seeds(results),
+        *_not_compared(results, baselines, front),
+        *_undefined(results),
+        *_old_configurations(results),
+        *_environments(results.environments),
+        *_fronts(front, volumes),
+    ]
+
+
+def unnamed_settings(methods: pd.DataFrame) -> dict[str, list[str]]:
+    """For each method the settings that other methods of its strategy have, or lack.
+
+    Names leave them out where they can, see :func:`~avalanche_mgem.report.settings.label_methods`.
+    """
+    unnamed: dict[str, list[str]] = {}
+    for _, group in methods.groupby("strategy", sort=False):
+        if keys := _lacking(group):
+            unnamed |= {
+                str(name): [f"{key}={text(row[key])}" for key in keys] for name, row in group.iterrows()
+            }
+    return unnamed
+
+
+def _lacking(methods: pd.DataFrame) -> list[str]:
+    return [str(key) for key in methods if 0 < (methods[key] == ABSENT).sum() < len(methods)]
+
+
+def _seeds(results: Results) -> Iterator[str]:
+    seeds = {str(name): set(runs["seed"]) for name, runs in results.runs.groupby("method", sort=False)}
+    every: set[int] = set().union(*seeds.values())
+    for name, own in seeds.items():
+        if own != every:
+            yield f"{name} has seeds {_listed(own)}, and lacks {_listed(every - own)}, which others have."
+    if single := [name for name, own in seeds.items() if len(own) == 1]:
+        yield f"One seed gives no interval and no test: {', '.join(single)}."
+
+
+def _not_compared(results: Results, baselines: Mapping[str, str], front: Front | None) -> Iterator[str]:
+    if not baselines:
+        return
+    if front is not None and len(set(baselines.values())) > 1:
+        yield f"Each method is compared with the baseline of the same {front.name}."
+    used = set(baselines.values())
+    without = [str(name) for name in results.methods.index if name not in baselines and name not in used]
+    if without:
+        yield f"No difference to a baseline is made for: {', '.join(without)}."
+
+
+def _undefined(results: Results) -> Iterator[str]:
+    for name, runs in results.runs.groupby("method", sort=False):
+        if missing := [TITLES[metric] for metric in METRICS if runs[metric].isna().all()]:
+            yield f"{name} has no {', '.join(missing)}: its runs do not determine them."
+
+
+def _old_configurations(results: Results) -> Iterator[str]:
+    for strategy, group in results.methods.groupby("strategy", sort=False):
+        if lacking := _lacking(group):
+            yield (
+                f"Some configurations of {strategy} lack {', '.join(lacking)}, as those of other versions: "
+                "they count as other methods, though they may have run the same."
+            )
+
+
+def _environments(environments: pd.DataFrame) -> Iterator[str]:
+    different = [str(key) for key in environments if environments[key].nunique() > 1]
+    for key in different:
+        yield f"{key} differs: {_counted(environments[key])}."
+    if speed := sorted(_SPEED.intersection(different)):
+        yield f"Seconds and memory are not comparable, since the runs differ in {', '.join(speed)}."
+
+
+def _fronts(front: Front | None, volumes: Hypervolumes | None) -> Iterator[str]:
+    if front is not None and volumes is None:
+        yield f"No seed has LA and BWD at every {front.name} of every front, so there are no hypervolumes."
+    if volumes is not None and volumes.left_out:
+        yield f"Hypervolumes leave out seeds {_listed(set(volumes.left_out))}, which not all methods have."
+
+
+def _counted(values: "pd.Series[str]") -> str:
+    return ", ".join(
+        f"{value} ({n} run{'s' * (n > 1)})" for value, n in values.value_counts().sort_index().items()
+    )
+
+
+def _listed(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))

@@ -1,0 +1,182 @@
+"""Reading run folders, one by one."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from avalanche_mgem.report.settings import flatten
+
+SUMMARY = "summary.json"  # written last: where it is, the run is complete
+ERROR_FILE = "error.txt"
+_SIGNS = {SUMMARY, ERROR_FILE, "accuracy_matrix.csv", "environment.json", ".unfinished"}  # of a run folder
+
+METRICS = ("acc", "bwd", "la", "fwt", "forgetting")
+COSTS = ("seconds_train", "seconds_eval", "seconds_data", "peak_memory_mb")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run, as its folder has it.
+
+    Attributes:
+        path: the folder.
+        strategy: its name.
+        benchmark: its name.
+        seed: of the run.
+        numbers: metrics and costs; NaN where the run could not have the number.
+        config: the configuration by dotted keys.
+        environment: versions, machine and source revision, by dotted keys.
+        matrix: accuracies [T + 1, T], the untrained model's first; [2, T] of a model trained on all at once.
+        constraints: a row for each experience that had constraints, or None.
+    """
+
+    path: Path
+    strategy: str
+    benchmark: str
+    seed: int
+    numbers: dict[str, float]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    matrix: np.ndarray
+    constraints: pd.DataFrame | None
+
+
+def find_runs(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], dict[Path, str]]:
+    """Looks for run folders at any depth, and in the given folders themselves.
+
+    Returns:
+        The complete ones, and the reason for each that is not: its error, or ``"unfinished"``.
+
+    Raises:
+        ValueError: for a folder that does not exist.
+    """
+    complete: dict[Path, Path] = {}  # by the real path: folders may be given twice, or one inside another
+    incomplete: dict[Path, tuple[Path, str]] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder")
+        for path, files in _walk(folder):
+            if SUMMARY in files:
+                complete.setdefault(path.resolve(), path)
+            else:
+                incomplete.setdefault(path.resolve(), (path, _reason(path, files)))
+    return list(complete.values()), dict(incomplete.values())
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    for name, folders, files in os.walk(folder):
+        if _SIGNS.isdisjoint(files):
+            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        else:
+            folders.clear()  # what loggers have put into a run folder is no run
+            yield Path(name), set(files)
+
+
+def _reason(path: Path, files: set[str]) -> str:
+    if ERROR_FILE not in files:
+        return "unfinished"
+    return _text(path / ERROR_FILE).strip().partition("\n")[0] or "failed without a message"
+
+
+def read_run(path: Path) -> Run:
+    """Reads the files of a complete run.
+
+    Raises:
+        ValueError: in one line that begins with the file that is missing or not as it should be.
+    """
+    summary = _json(path / SUMMARY)
+    for key, kind in (("strategy", str), ("benchmark", str), ("seed", int), ("acc", float)):
+        if not isinstance(summary.get(key), kind if kind is not float else (int, float)):
+            raise ValueError(f"{path / SUMMARY}: {key!r} must be there and of type {kind.__name__}")
+    constraints = path / "constraints.csv"
+    return Run(
+        path=path,
+        strategy=summary["strategy"],
+        benchmark=summary["benchmark"],
+        seed=summary["seed"],
+        numbers={name: _number(path / SUMMARY, summary, name) for name in (*METRICS, *COSTS)},
+        config=_config(path / "config.yaml"),
+        environment=flatten(_json(path / "environment.json")),
+        matrix=_matrix(path / "accuracy_matrix.csv"),
+        constraints=_constraints(constraints) if constraints.is_file() else None,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ValueError(f"{path}: cannot be read: {reason}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: it must hold a JSON object")
+    return value
+
+
+def _number(path: Path, summary: dict[str, Any], name: str) -> float:
+    value = summary.get(name)
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{path}: {name}={value}: it must be a finite number or null")
+    return float(value)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        # Not PyYAML's own loader, for which 1e-05 is a text.
+        config = OmegaConf.to_container(OmegaConf.create(_text(path)))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict) or not config:
+        raise ValueError(f"{path}: it must hold a configuration")
+    return flatten({str(key): value for key, value in config.items()})
+
+
+def _matrix(path: Path) -> np.ndarray:
+    matrix = _csv(path).to_numpy(dtype=float)
+    rows, experiences = matrix.shape
+    if rows not in (2, experiences + 1):
+        raise ValueError(
+            f"{path}: {rows} rows for {experiences} experiences; it must have 2 or {experiences + 1}"
+        )
+    if not ((matrix >= 0) & (matrix <= 1)).all():
+        raise ValueError(f"{path}: accuracies must be from 0 to 1, none missing")
+    return matrix
+
+
+def _constraints(path: Path) -> pd.DataFrame:
+    frame = _csv(path)
+    if "experience" not in frame or frame["experience"].isna().any():
+        raise ValueError(f"{path}: it must have a column 'experience' with a number in each row")
+    return frame.astype({"experience": int})
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    _text(path)
+    try:
+        frame = pd.read_csv(path)
+    except ValueError as error:  # pandas' errors of parsing are of this type
+        raise ValueError(f"{path}: not valid CSV: {' '.join(str(error).split())}") from error
+    for column in frame:
+        # A column of blanks alone is one of floats.
+        if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
+            raise ValueError(f"{path}: column {column!r} must hold numbers only")
+    return frame

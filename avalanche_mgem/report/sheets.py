@@ -1,0 +1,216 @@
+"""The tables of a report as one reads them, and their spelling in Markdown, LaTeX and a terminal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
+from avalanche_mgem.report.tables import SIGNIFICANT, TITLES, Hypervolumes
+
+# Name in the frame, title, digits.
+_RESULTS = (
+    *((name, title, 3) for name, title in TITLES.items()),
+    ("seconds_train", "train s", 1),
+    ("seconds_eval", "test s", 1),
+    ("peak_memory_mb", "memory MiB", 0),
+)
+_NONE = "-"
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "|": r"\textbar{}",
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text.
+
+    Attributes:
+        name: of its files.
+        caption: what it shows and how its numbers were made.
+        header: of the columns.
+        rows: of the cells.
+        texts: how many columns from the left are texts; the others are numbers.
+    """
+
+    name: str
+    caption: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    texts: int = 1
+
+
+def results_sheet(table: pd.DataFrame) -> Sheet:
+    """The table of means."""
+    return Sheet(
+        "results",
+        "Mean ± half-width of the 95 % interval over n seeds (Student's t).",
+        ("method", "n", *(title for _, title, _ in _RESULTS)),
+        [
+            (
+                str(row["method"]),
+                str(row["n"]),
+                *(
+                    _mean(row[f"{name}_mean"], row[f"{name}_half_width"], digits)
+                    for name, _, digits in _RESULTS
+                ),
+            )
+            for row in _rows(table)
+        ],
+    )
+
+
+def differences_sheet(table: pd.DataFrame) -> Sheet:
+    """The table of paired differences; a star where the corrected p is small."""
+    return Sheet(
+        "differences",
+        "Paired differences at equal seeds, mean ± half-width of the 95 % interval; p of the paired t-test, "
+        "and corrected by Holm over the comparisons of a metric. "
+        f"* corrected p < {SIGNIFICANT}; {_NONE} not defined: fewer than two pairs, or equal differences.",
+        ("metric", "method", "baseline", "n", "difference", "p", "corrected p"),
+        [
+            (
+                TITLES[row["metric"]],
+                str(row["method"]),
+                str(row["baseline"]),
+                str(row["n"]),
+                _mean(row["difference"], row["half_width"], 3, sign="+"),
+                _p(row["p"]),
+                _p(row["p_corrected"]) + ("*" if row["p_corrected"] < SIGNIFICANT else ""),
+            )
+            for row in _rows(table)
+        ],
+        texts=3,
+    )
+
+
+def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
+    """The table of the fronts' areas."""
+    la, bwd = volumes.reference
+    return Sheet(
+        "hypervolumes",
+        f"Area that the front over {setting} dominates in the plane of LA and BWD, above LA {la:.4g} and "
+        f"BWD {bwd:.4g}, of the means over seeds {', '.join(map(str, volumes.seeds))}. In brackets "
+        f"95 % percentile intervals of {RESAMPLES} bootstrap resamples of the seeds, the same for all fronts "
+        f"(generator seed {GENERATOR_SEED}); with few seeds they are too short.",
+        ("front", "points", "non-dominated", "hypervolume", "difference to the baseline"),
+        [
+            (
+                str(row["front"]),
+                str(row["points"]),
+                str(row["non_dominated"]),
+                _bracket(row["hypervolume"], row["low"], row["high"], ""),
+                _bracket(row["difference"], row["difference_low"], row["difference_high"], "+"),
+            )
+            for row in _rows(volumes.table)
+        ],
+    )
+
+
+def methods_sheet(settings: Mapping[str, Sequence[str]]) -> Sheet:
+    """What else there is to methods than their names say."""
+    return Sheet(
+        "methods",
+        "Settings that some methods of a strategy have and others lack: a name has them only where nothing "
+        "else tells it apart.",
+        ("method", "settings"),
+        [(name, ", ".join(own)) for name, own in settings.items()],
+        texts=2,
+    )
+
+
+def markdown(sheet: Sheet) -> str:
+    """A table of GitHub's Markdown, its caption below."""
+    rule = ["---"] * sheet.texts + ["---:"] * (len(sheet.header) - sheet.texts)
+    rows = [sheet.header, tuple(rule), *(tuple(map(_markdown_cell, row)) for row in sheet.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{_markdown_cell(sheet.caption)}\n"
+
+
+def _markdown_cell(cell: str) -> str:
+    for character in "\\|*_":
+        cell = cell.replace(character, f"\\{character}")
+    return cell
+
+
+def latex(sheet: Sheet) -> str:
+    r"""A table with the rules of booktabs, to be read in by ``\input``."""
+    columns = "l" * sheet.texts + "r" * (len(sheet.header) - sheet.texts)
+    body = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (sheet.header, *sheet.rows)]
+    lines = [
+        "% \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_cell(sheet.caption)}}}",
+        rf"\label{{tab:{sheet.name}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        body[0],
+        r"\midrule",
+        *body[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: str) -> str:
+    if cell == _NONE:
+        return "--"
+    escaped = "".join(_LATEX.get(character, character) for character in cell)
+    # The sign of a number; elsewhere a minus is a hyphen.
+    return f"${cell[0]}${escaped[1:]}" if cell[:1] in ("-", "+") and cell[1:2].isdigit() else escaped
+
+
+def print_results(table: pd.DataFrame, title: str) -> None:
+    """Prints the main metrics for a terminal of 80 columns."""
+    shown = Table(
+        title=f"{title}\nmean ± 95 % interval over n seeds", box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False
+    )
+    shown.add_column("method", overflow="fold")
+    for column in ("n", "ACC", "BWD", "LA"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in _rows(table):
+        cells = [
+            _mean(row[f"{name}_mean"], row[f"{name}_half_width"], 3).replace(" ", "")
+            for name in ("acc", "bwd", "la")
+        ]
+        shown.add_row(str(row["method"]), str(row["n"]), *cells)
+    Console(width=80, markup=False, highlight=False).print(shown)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _mean(mean: float, half_width: float, digits: int, sign: str = "") -> str:
+    if isnan(mean):
+        return _NONE
+    text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # 0.0 makes no number of -0.000
+    return text if isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
+
+
+def _p(p: float) -> str:
+    if isnan(p):
+        return _NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _bracket(value: float, low: float, high: float, sign: str) -> str:
+    if isnan(value):
+        return _NONE
+    text = f"{value:{sign}.3g}"
+    return text if isnan(low) else f"{text} [{low:{sign}.3g}, {high:{sign}.3g}]"

@@ -1,0 +1,154 @@
+"""The tables of a report as frames of full precision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avalanche_mgem.report.comparisons import Front
+from avalanche_mgem.report.load import Results
+from avalanche_mgem.report.pareto import bootstrap_hypervolumes, non_dominated
+from avalanche_mgem.report.run_folder import COSTS, METRICS
+from avalanche_mgem.report.statistics import holm, mean_interval, paired_difference
+
+TITLES = {"acc": "ACC", "bwd": "BWD", "la": "LA", "fwt": "FWT", "forgetting": "forgetting"}
+COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
+SIGNIFICANT = 0.05  # corrected p below
+
+
+def results_table(results: Results) -> pd.DataFrame:
+    """Mean and half-width of the 95 % interval over seeds, for each method and number.
+
+    Returns:
+        A row for each method, with ``n``, ``seeds``, and ``NAME_mean``, ``NAME_half_width``; NaN where the
+        runs do not have the number, and a half-width of fewer than two seeds.
+    """
+    rows = []
+    for method, runs in results.runs.groupby("method", sort=False):
+        row: dict[str, Any] = {"method": method, "n": len(runs), "seeds": _seeds(runs["seed"])}
+        for name in (*METRICS, *COSTS):
+            mean = mean_interval(runs[name].dropna().tolist())
+            row |= {f"{name}_mean": mean.mean, f"{name}_half_width": mean.half_width}
+        rows.append(row)
+    return _numbers(pd.DataFrame(rows), "method", "n", "seeds")
+
+
+def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.DataFrame:
+    """Paired differences to each method's baseline at equal seeds, p corrected by Holm for each metric.
+
+    A metric is a question of its own, answered by all methods: its comparisons are one family.
+
+    Returns:
+        A row for each metric and method: ``metric``, ``method``, ``baseline``, ``n`` pairs, ``difference``,
+        ``half_width``, ``p``, ``p_corrected``, ``seeds`` and ``seeds_left_out``.
+    """
+    rows = []
+    for metric in COMPARED:
+        values = {
+            str(method): dict(zip(runs["seed"], runs[metric], strict=True))
+            for method, runs in results.runs.dropna(subset=[metric]).groupby("method", sort=False)
+        }
+        pairs = [(name, baselines[name]) for name in values if baselines.get(name, "") in values]
+        compared = [paired_difference(values[method], values[other]) for method, other in pairs]
+        corrected = holm([comparison.p for comparison in compared])
+        for (method, other), comparison, p_corrected in zip(pairs, compared, corrected, strict=True):
+            mean = comparison.difference
+            rows.append(
+                {
+                    "metric": metric,
+                    "method": method,
+                    "baseline": other,
+                    "n": mean.n,
+                    "difference": mean.mean,
+                    "half_width": mean.half_width,
+                    "p": comparison.p,
+                    "p_corrected": p_corrected,
+                    "seeds": _seeds(comparison.seeds),
+                    "seeds_left_out": _seeds(comparison.left_out),
+                }
+            )
+    texts = ["metric", "method", "baseline", "n", "seeds", "seeds_left_out"]
+    columns = [*texts[:4], "difference", "half_width", "p", "p_corrected", *texts[4:]]
+    return _numbers(pd.DataFrame(rows, columns=columns), *texts)
+
+
+@dataclass(frozen=True)
+class Hypervolumes:
+    """Of the fronts over a setting.
+
+    Attributes:
+        table: a row for each front: ``front``, ``points``, ``non_dominated`` of them, ``hypervolume`` with
+            ``low`` and ``high``, ``difference`` to the baseline's with its ``difference_low`` and
+            ``difference_high``; ``reference_la``, ``reference_bwd`` and ``seeds``, the same in all rows.
+        reference: LA and BWD.
+        seeds: those that all methods of all fronts have.
+        left_out: seeds that only some have.
+    """
+
+    table: pd.DataFrame
+    reference: tuple[float, float]
+    seeds: list[int]
+    left_out: list[int]
+
+
+def hypervolumes(
+    results: Results, front: Front, baseline: str | None, reference: tuple[float, float] | None
+) -> Hypervolumes | None:
+    """The area that each front dominates in the plane of LA and BWD.
+
+    Args:
+        results: of all runs.
+        front: the families with more than one method are compared.
+        baseline: name of a family; None for no differences.
+        reference: LA and BWD where the area begins; None takes the smallest values of any compared run, so
+            that every run counts and no area far from them does.
+
+    Returns:
+        None if no seed has both metrics in all methods.
+    """
+    compared = [method for methods in front.curves.values() for method in methods]
+    runs = results.runs[results.runs["method"].isin(compared)].dropna(subset=["la", "bwd"])
+    by_seed = {
+        method: own.set_index("seed")[["la", "bwd"]] for method, own in runs.groupby("method", sort=False)
+    }
+    all_seeds = {int(seed) for seed in runs["seed"]}
+    seeds = sorted(all_seeds.intersection(*(own.index for own in by_seed.values())))
+    if not seeds or len(by_seed) < len(compared):
+        return None
+    la, bwd = reference or (float(runs["la"].min()), float(runs["bwd"].min()))
+    points = {
+        family: np.stack([by_seed[method].loc[seeds].to_numpy(dtype=float) for method in methods], axis=1)
+        for family, methods in front.curves.items()
+    }
+    baseline = baseline if baseline in points else None
+    volumes, differences = bootstrap_hypervolumes(points, np.array([la, bwd]), baseline)
+    rows = [
+        {
+            "front": family,
+            "points": points[family].shape[1],
+            "non_dominated": int(non_dominated(points[family].mean(axis=0)).sum()),
+            "hypervolume": volumes[family].value,
+            "low": volumes[family].low,
+            "high": volumes[family].high,
+            "difference": differences[family].value if family in differences else None,
+            "difference_low": differences[family].low if family in differences else None,
+            "difference_high": differences[family].high if family in differences else None,
+            "reference_la": la,
+            "reference_bwd": bwd,
+            "seeds": _seeds(seeds),
+        }
+        for family in points
+    ]
+    table = _numbers(pd.DataFrame(rows), "front", "points", "non_dominated", "seeds")
+    return Hypervolumes(table, (la, bwd), seeds, sorted(all_seeds - set(seeds)))
+
+
+def _seeds(seeds: "pd.Series[int] | tuple[int, ...] | list[int]") -> str:
+    return " ".join(str(seed) for seed in sorted(seeds))
+
+
+def _numbers(frame: pd.DataFrame, *others: str) -> pd.DataFrame:
+    """None to NaN in all columns but the others."""
+    return frame.astype({column: float for column in frame if column not in others})

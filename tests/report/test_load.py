@@ -1,0 +1,224 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report.conftest import numbers, random_matrix
+
+from avalanche_mgem.report.load import load_results
+
+
+def test_runs_are_found_at_any_depth(write_run, tmp_path, monkeypatch) -> None:
+    write_run("a/b/c/one", seed=0)
+    write_run("a/two", seed=1)
+    (write_run("a/three", seed=2) / "wandb").mkdir()
+    (tmp_path / "a/three/wandb/summary.json").write_text("not of a run")
+    monkeypatch.chdir(tmp_path)
+    runs = load_results(tmp_path, "a", tmp_path / "a/two").runs
+    assert sorted(runs["seed"]) == [0, 1, 2]
+    assert load_results(tmp_path / "a/b/c/one").runs["path"].tolist() == [str(tmp_path / "a/b/c/one")]
+
+
+def test_the_frames_hold_what_the_files_hold(write_run, tmp_path) -> None:
+    rows = ["experience,violated_steps,gap_violated", "1,0.5,", "2,0.25,0.125"]
+    write_run("gem", settings={"memory_strength": 0.5}, constraints=rows)
+    write_run("naive", "naive", matrix=random_matrix(7))
+    results = load_results(tmp_path)
+    assert results.runs["method"].tolist() == ["naive", "gem"]
+    for name, value in numbers(random_matrix(7)).items():
+        assert results.runs.loc[0, name] == value
+    assert np.isnan(results.runs.loc[0, "peak_memory_mb"])
+    assert results.runs["strategy.memory_strength"].tolist()[1] == 0.5
+    matrix = results.matrices.query("run == 0").pivot(index="after", columns="experience", values="accuracy")
+    assert matrix.to_numpy().tolist() == random_matrix(7).tolist()
+    assert matrix.index.tolist() == [0, 1, 2, 3]
+    expected = pd.DataFrame(
+        {"run": [1, 1], "experience": [1, 2], "violated_steps": [0.5, 0.25], "gap_violated": [np.nan, 0.125]}
+    )
+    pd.testing.assert_frame_equal(results.constraints, expected)
+    assert results.environments["git.revision"].tolist() == ["abc", "abc"]
+    assert "overrides" not in results.environments
+
+
+def test_joint_training_has_seen_all_experiences(write_run) -> None:
+    results = load_results(write_run("joint", "joint", matrix=random_matrix(0)[[0, -1]]))
+    assert sorted(set(results.matrices["after"])) == [0, 3]
+    assert results.runs[["bwd", "la", "fwt", "forgetting"]].isna().all(axis=None)
+    assert results.constraints.empty
+
+
+def test_a_method_is_a_strategy_with_its_settings(write_run, tmp_path) -> None:
+    """Neither the seed nor the machine makes another method; any setting and the optimizer do."""
+    machine = {"device": "cuda", "dataset_root": "/x", "benchmark.preload": False, "inferred.num_classes": 3}
+    for seed in (0, 1):
+        write_run(f"a{seed}", seed=seed, settings={"gamma": 0.5}, config=machine if seed else None)
+        write_run(f"b{seed}", seed=seed, settings={"gamma": 1})
+        write_run(f"c{seed}", "naive", seed, settings={"gamma": 0.5})
+    write_run("d", seed=0, settings={"gamma": 1.0}, config={"optimizer.lr": 0.2})
+    runs = load_results(tmp_path).runs
+    assert runs.groupby("method", sort=False).size().to_dict() == {
+        "naive": 2, "gem lr=0.1 gamma=0.5": 2, "gem lr=0.1 gamma=1": 2, "gem lr=0.2 gamma=1": 1
+    }  # fmt: skip
+
+
+def test_what_is_constant_for_a_strategy_is_not_in_its_name(write_run, tmp_path) -> None:
+    write_run("a", "gem", settings={"gamma": 0.5, "solver": "exact"})
+    write_run("b", "dmgem", settings={"gamma": 1, "solver": "exact"})
+    write_run("c", "dmgem", settings={"gamma": 10, "solver": "exact"})
+    write_run("d", "dmgem", settings={"gamma": 2, "solver": "exact"})
+    assert load_results(tmp_path).methods.index.tolist() == [
+        "gem",
+        "dmgem gamma=1",
+        "dmgem gamma=2",
+        "dmgem gamma=10",
+    ]
+
+
+def test_a_key_that_older_configurations_lack(write_run, tmp_path) -> None:
+    """It makes another method, named by it only because nothing else tells."""
+    write_run("old", settings={"gamma": 1})
+    write_run("new", settings={"gamma": 1, "ridge": "relative", "solver": "exact"})
+    methods = load_results(tmp_path).methods
+    assert len(methods) == 2
+    assert sum(name.count("=") for name in methods.index) == 1
+    assert set(methods["strategy.ridge"]) == {"absent", "relative"}
+
+
+def test_another_class_is_named_by_its_class(write_run, tmp_path) -> None:
+    write_run("a", settings={"_target_": "x.MGEM"})
+    write_run("b", settings={"_target_": "avalanche.training.GEM"})
+    assert load_results(tmp_path).methods.index.tolist() == ["gem strategy=GEM", "gem strategy=MGEM"]
+
+
+def test_a_seed_that_is_held_fixed_is_a_setting(write_run, tmp_path) -> None:
+    for seed in (0, 1, 2):
+        write_run(f"fixed{seed}", seed=seed, settings={"seed": 0})
+        write_run(f"following{seed}", "dmgem", seed)
+    methods = load_results(tmp_path).methods
+    assert methods["strategy.seed"].to_dict() == {"gem": 0, "dmgem": "${seed}"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("benchmark.n_experiences", 5),
+        ("samples_per_experience", 100),
+        ("test_samples_per_experience", 100),
+        ("train_mb_size", 20),
+        ("train_epochs", 2),
+        ("model.hidden_size", 50),
+        ("benchmark.new_key", 1),
+    ],
+)
+def test_protocols_are_not_mixed(write_run, tmp_path, key, value) -> None:
+    write_run("a", seed=0)
+    write_run("b", seed=1)
+    write_run("c", "dmgem", config={key: value})
+    with pytest.raises(ValueError, match=rf"{key}: .*\b{value} \(1 run\)") as error:
+        load_results(tmp_path)
+    assert "(2 runs)" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert load_results(tmp_path, where={key: str(value)}).runs["strategy"].tolist() == ["dmgem"]
+
+
+def test_a_fixed_benchmark_is_another_protocol(write_run, tmp_path) -> None:
+    for seed in (0, 1):
+        write_run(f"a{seed}", seed=seed)
+        write_run(f"b{seed}", "dmgem", seed, config={"benchmark.seed": 0})
+    with pytest.raises(ValueError, match=r"benchmark.seed: \$\{seed\} \(2 runs\), 0 \(2 runs\)"):
+        load_results(tmp_path)
+
+
+def test_runs_are_selected_by_values(sweep) -> None:
+    where = {"strategy": ["gem,dmgem"], "strategy.memory_strength": ["0.50", 1]}
+    runs = load_results(sweep, where=where).runs
+    assert set(runs["method"]) == {
+        f"{name} memory_strength={v}" for name in ("gem", "dmgem") for v in (0.5, 1)
+    }
+    assert len(load_results(sweep, where={"environment.git.revision": "abc"}).runs) == 21
+    with pytest.raises(
+        ValueError, match=r"where strategy\.memory_strengt: .* nearest are strategy\.memory_strength"
+    ):
+        load_results(sweep, where={"strategy.memory_strengt": "1"})
+    with pytest.raises(
+        ValueError, match="where strategy=ewc: no run has this value; there are dmgem, gem, naive"
+    ):
+        load_results(sweep, where={"strategy": "ewc"})
+
+
+def test_a_seed_counts_once(write_run, tmp_path) -> None:
+    write_run("a")
+    write_run("b")
+    with pytest.raises(ValueError, match=rf"two runs of 'gem' with seed 0: {tmp_path}/a and {tmp_path}/b"):
+        load_results(tmp_path)
+
+
+def test_incomplete_runs_are_named(sweep, tmp_path) -> None:
+    incomplete = load_results(sweep).incomplete.set_index("path")["reason"].to_dict()
+    assert incomplete == {str(sweep / "failed"): "the loss is nan", str(sweep / "open"): "unfinished"}
+    with pytest.raises(ValueError, match=r"no complete run in .*failed: .*incomplete: .*\(the loss is nan\)"):
+        load_results(sweep / "failed")
+    with pytest.raises(ValueError, match="no such folder"):
+        load_results(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("summary.json", "{", "not valid JSON"),
+        ("summary.json", "[]", "must hold a JSON object"),
+        ("summary.json", '{"strategy": "gem", "benchmark": "b", "seed": "0", "acc": 1}', "'seed' must be"),
+        (
+            "summary.json",
+            '{"strategy": "gem", "benchmark": "b", "seed": 0, "acc": NaN}',
+            "finite number or null",
+        ),
+        ("environment.json", None, "cannot be read"),
+        ("environment.json", b"\xff", "no UTF-8"),
+        ("config.yaml", "a: [", "not valid YAML"),
+        ("config.yaml", "", "must hold a configuration"),
+        ("accuracy_matrix.csv", "", "not valid CSV"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,x\n", "column 'exp_1' must hold numbers only"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,\n0.2,0.3\n", "none missing"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,2\n0.2,0.3\n", "from 0 to 1"),
+        ("accuracy_matrix.csv", "exp_0\n0.1\n0.1\n0.1\n", "3 rows for 1 experiences"),
+        ("constraints.csv", "violated_steps\n0.5\n", "must have a column 'experience'"),
+        ("constraints.csv", "experience,violated_steps\n0,a\n", "numbers only"),
+    ],
+)
+def test_damaged_files_are_named(write_run, file, content, reason) -> None:
+    folder = write_run("run", constraints=["experience,violated_steps", "1,0.5"])
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=reason) as error:
+        load_results(folder)
+    assert str(error.value).startswith(f"{folder / file}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_neither_torch_nor_pyplot_is_imported() -> None:
+    """A report is made where there is no torch, and starts fast."""
+    code = (
+        "import sys, avalanche_mgem.report.write, avalanche_mgem.report.sheets; "
+        "print({'torch', 'avalanche', 'hydra', 'wandb', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert output.stdout.strip() == "set()"
+    help_code = (
+        "import sys\nfrom avalanche_mgem.report.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", help_code], capture_output=True, check=False).returncode == 0
+
+
+def test_it_is_the_public_name(sweep: Path) -> None:
+    from avalanche_mgem.experiment import load_results as public
+
+    assert public is load_results

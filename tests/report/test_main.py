@@ -1,0 +1,175 @@
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avalanche_mgem.report.load import load_results
+from avalanche_mgem.report.main import main
+
+IN_REPORT = {
+    *("report.md", "mgem-report.json", "figures", "runs.csv"),
+    *(f"{name}.{ending}" for name in ("results", "differences", "hypervolumes") for ending in ("csv", "tex")),
+}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """The one line on standard error with which the command ends."""
+    with pytest.raises(SystemExit) as error:
+        main([str(word) for word in words])
+    assert error.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"mgem-report: [^\n]+\n", captured.err)
+    return captured.err
+
+
+def test_a_report_of_a_sweep(sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(sweep), "--output", str(tmp_path / "report")])
+    captured = capsys.readouterr()
+    assert f"report: {tmp_path / 'report' / 'report.md'}" in captured.out
+    assert captured.err.splitlines() == [
+        f"mgem-report: left out {sweep / 'failed'}: the loss is nan",
+        f"mgem-report: left out {sweep / 'open'}: unfinished",
+    ]
+    assert set(os.listdir(tmp_path / "report")) == IN_REPORT
+    assert sorted(os.listdir(tmp_path)) == ["report", "sweep"]
+    text = (tmp_path / "report/report.md").read_text()
+    for part in (
+        "21 runs of 7 methods", f"mgem-report {sweep} --output", "the loss is nan", "- `train_mb_size`: 10",
+        "- torch: 2.15.0", "seeds 0, 1, 2", "No difference to a baseline is made for: naive.",
+    ):  # fmt: skip
+        assert part in text
+    figures = re.findall(r"\((figures/\w+\.png)\)", text)
+    assert len(figures) == 5
+    assert all((tmp_path / "report" / figure).is_file() for figure in figures)
+    with (tmp_path / "report/hypervolumes.csv").open() as file:
+        assert {row["front"]: bool(row["difference"]) for row in csv.DictReader(file)} == {
+            "gem": False,
+            "dmgem": True,
+        }
+    manifest = json.loads((tmp_path / "report/mgem-report.json").read_text())
+    assert len(manifest["runs"]) == 21
+    assert set(manifest["files"]) | {"mgem-report.json"} == {
+        path.relative_to(tmp_path / "report").as_posix()
+        for path in (tmp_path / "report").rglob("*")
+        if path.is_file()
+    }
+
+
+def test_csv_has_full_precision(write_run, tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(f"sweep/gem{seed}", seed=seed)
+    main([str(tmp_path / "sweep"), "--output", str(tmp_path / "report")])
+    runs = load_results(tmp_path / "sweep").runs
+    with (tmp_path / "report/results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["acc_mean"]) == runs["acc"].mean()
+    assert row["peak_memory_mb_mean"] == ""
+    with (tmp_path / "report/runs.csv").open() as file:
+        assert [float(row["acc"]) for row in csv.DictReader(file)] == runs["acc"].tolist()
+
+
+def test_an_older_report_is_replaced_whole(
+    write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run("sweep/gem")
+    sweep, report = write_run("sweep/naive", "naive").parent, tmp_path / "report"
+    main([str(sweep), "--output", str(report)])
+    assert "differences.csv" in os.listdir(report)
+    main([str(sweep), "--output", str(report), "--where", "strategy=naive"])
+    assert set(os.listdir(report)) == {
+        "figures",
+        "mgem-report.json",
+        "report.md",
+        "results.csv",
+        "results.tex",
+        "runs.csv",
+    }
+    assert sorted(os.listdir(tmp_path)) == ["report", "sweep"]
+    capsys.readouterr()
+    (report / "notes.txt").write_text("mine")
+    assert "notes.txt is none of its files" in refused(capsys, sweep, "--output", report)
+    assert (report / "notes.txt").read_text() == "mine"
+
+
+def test_other_folders_are_not_touched(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = write_run("run")
+    assert "holds no report" in refused(capsys, sweep, "--output", sweep)
+    (tmp_path / "file").touch()
+    assert "it is a file" in refused(capsys, sweep, "--output", tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    main([str(sweep), "--output", str(tmp_path / "empty")])
+    assert "report.md" in os.listdir(tmp_path / "empty")
+
+
+def test_a_report_that_fails_leaves_the_older_one(write_run, tmp_path: Path, monkeypatch, capsys) -> None:
+    sweep, report = write_run("run"), tmp_path / "report"
+    main([str(sweep), "--output", str(report)])
+    before = (report / "report.md").read_text()
+
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    capsys.readouterr()
+    monkeypatch.setattr("avalanche_mgem.report.write.write_figures", fail)
+    assert "No space left" in refused(capsys, sweep, "--output", report)
+    assert (report / "report.md").read_text() == before
+    assert sorted(os.listdir(tmp_path)) == ["report", "run"]
+
+
+def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "the following arguments are required: RUNS" in refused(capsys)
+    assert "there is no such folder" in refused(capsys, "absent")
+    (tmp_path / "nothing").mkdir()
+    assert "no complete run in nothing" in refused(capsys, "nothing")
+    assert "--baseline ewc: no method is called so" in refused(capsys, sweep, "--baseline", "ewc")
+    assert "--where gem: it must be KEY=VALUE" in refused(capsys, sweep, "--where", "gem")
+    assert "it does not vary" in refused(capsys, sweep, "--front", "solver")
+    no_front = refused(capsys, sweep, "--where", "strategy=naive", "--reference", "0.5", "-0.1")
+    assert "there is no front" in no_front
+    write_run("sweep/other", "ewc", config={"train_epochs": 5})
+    assert "train_epochs: 1 (21 runs), 5 (1 run)" in refused(capsys, sweep)
+    assert sorted(os.listdir(tmp_path)) == ["nothing", "sweep"]
+
+
+def test_what_differs_is_named(write_run, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(f"sweep/gem{seed}", seed=seed)
+    write_run("sweep/late", "naive", 2, environment={"torch": "2.16.0", "threads": 2})
+    write_run("sweep/new", "ewc", 0, settings={"ewc_lambda": 1})
+    write_run("sweep/old", "ewc", 0)
+    main([str(tmp_path / "sweep"), "--output", str(tmp_path / "report")])
+    text = (tmp_path / "report/report.md").read_text()
+    for part in (
+        "torch differs: 2.15.0 (4 runs), 2.16.0 (1 run)",
+        "Seconds and memory are not comparable",
+        "gem has seeds 0, 1, and lacks 2",
+        "One seed gives no interval and no test: naive, ewc",
+        "Some configurations of ewc lack strategy.ewc_lambda",
+        "strategy.ewc\\_lambda=absent",
+    ):
+        assert part in text
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("--baseline", "--where", "--front", "--reference", "--wandb", "--output", "examples:"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_as_a_program_with_warnings_as_errors(sweep, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", "from avalanche_mgem.report.main import main; main()"]
+    done = subprocess.run([*command, sweep], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    (report,) = (tmp_path / "reports").iterdir()
+    assert set(os.listdir(report)) == IN_REPORT

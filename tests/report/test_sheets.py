@@ -1,0 +1,73 @@
+import re
+
+import pandas as pd
+import pytest
+
+from avalanche_mgem.report.load import load_results
+from avalanche_mgem.report.sheets import (
+    Sheet,
+    differences_sheet,
+    latex,
+    markdown,
+    print_results,
+    results_sheet,
+)
+from avalanche_mgem.report.tables import results_table
+
+NASTY = r"a_b & 5% of $x$ #1 {y} ~z^2 \n <c> | d*"
+
+
+def differences(*corrected: float) -> Sheet:
+    rows = [
+        {"metric": "acc", "method": "m", "baseline": "b", "n": 3, "difference": -0.0001, "half_width": 0.02,
+         "p": 0.0001, "p_corrected": p}
+        for p in corrected
+    ]  # fmt: skip
+    return differences_sheet(pd.DataFrame(rows))
+
+
+def test_only_the_corrected_p_is_marked() -> None:
+    sheet = differences(0.049, 0.05, float("nan"))
+    assert [row[-2:] for row in sheet.rows] == [("<0.001", "0.049*"), ("<0.001", "0.050"), ("<0.001", "-")]
+    assert "Holm" in sheet.caption
+
+
+def test_no_number_is_minus_zero() -> None:
+    assert differences(1.0).rows[0][4] == "+0.000 ± 0.020"
+
+
+def test_one_seed_has_no_interval(write_run) -> None:
+    frame = results_table(load_results(write_run("run")))
+    (row,) = results_sheet(frame).rows
+    assert row[:2] == ("gem", "1")
+    assert row[2] == f"{frame.loc[0, 'acc_mean']:.3f}"
+    assert row[-1] == "-"  # the memory is not known
+
+
+def test_latex_has_no_special_character_left() -> None:
+    text = latex(Sheet("t", NASTY, ("method", "x"), [(NASTY, "-0.5 ± 0.1"), ("semi-supervised", "+1")]))
+    body = text.partition(r"\begin{tabular}{lr}")[2]
+    bare = re.sub(
+        r"\\text[a-z]+\{\}|\\[&%$#_{}]|\$(?:\\pm|[-+])\$|\\\\", "", body.partition(r"\end{tabular}")[0]
+    )
+    assert set(bare) & set("%$#_{}~^<>|\\") == {"\\"}  # of the rules
+    assert re.findall(r"\\\w+", bare) == [r"\toprule", r"\midrule", r"\bottomrule"]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [1, 1, 1]
+    assert r"$-$0.5 $\pm$ 0.1" in body
+    assert "semi-supervised & $+$1" in body
+    assert text.isascii()
+
+
+def test_markdown_cells_stay_cells() -> None:
+    lines = markdown(Sheet("t", "caption", ("method", "x"), [(NASTY, "1")])).splitlines()
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines[:3]] == [3, 3, 3]
+    assert lines[1] == "| --- | ---: |"
+
+
+def test_the_terminal_has_80_columns(write_run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run("run", "a_strategy_with_a_long_name" * 3)
+    print_results(results_table(load_results(folder)), "digits")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(re.search(r"0\.\d{3} .*0\.\d{3}", line) is not None for line in lines) == 1
