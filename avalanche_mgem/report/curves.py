@@ -15,7 +15,7 @@ from avalanche_mgem.report.load import Results
 from avalanche_mgem.report.statistics import mean_interval
 from avalanche_mgem.report.style import COLUMN, PAGE, look, rank
 
-_TOGETHER = 7  # methods in one panel; with more, each strategy has its own
+_TOGETHER = 7  # methods in one panel; with more, unless each is a strategy, each strategy has its own
 _ACROSS = 3  # panels
 _WIDTHS = (20, 12)  # characters of the longest label that lets two, and three, stand side by side
 _LABEL = 34  # characters of a line of a label
@@ -59,7 +59,8 @@ def _curves(results: Results, values: pd.DataFrame, x: str, y: str, labels: tupl
         for strategy, names in results.methods.groupby("strategy", sort=False)
     }
     methods = {strategy: names for strategy, names in methods.items() if names}
-    is_together = sum(map(len, methods.values())) <= _TOGETHER
+    # Strategies are told apart by colour and marker, the methods of one by tints and dashes only.
+    is_together = sum(map(len, methods.values())) <= max(_TOGETHER, len(methods))
     names = [name for of_strategy in methods.values() for name in of_strategy]
     across = 1 + sum(max(map(len, names)) <= width for width in _WIDTHS)
     legend_rows = ceil(len(names) / across) if is_together else max(map(len, methods.values()))

@@ -140,6 +140,13 @@ def test_strategies_keep_their_look(figures, write_run, tmp_path: Path) -> None:
         assert lines[0].get_linestyle() == look("gem").line
 
 
+def test_strategies_of_one_method_share_a_panel(write_run, tmp_path: Path) -> None:
+    for strategy in KNOWN:
+        write_run(strategy, strategy)
+    (axes,) = average_accuracy_figure(load_results(tmp_path)).axes
+    assert len(axes.get_lines()) == len(axes.get_legend().get_texts()) == len(KNOWN)
+
+
 def test_more_methods_have_a_panel_for_each_strategy(write_run, tmp_path: Path) -> None:
     for strategy in ("gem", "dmgem"):
         for gamma in range(4):
