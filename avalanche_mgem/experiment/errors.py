@@ -3,9 +3,12 @@
 import difflib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from avalanche_mgem.experiment.configuration import config_folder
 
 # By the configuration that a launcher's package brings.
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
@@ -33,6 +36,10 @@ def allowed(name: str, names: Iterable[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"allowed are {', '.join(names)}"
 
 
+def _options_below(group: Path) -> list[str]:
+    return [path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml")]
+
+
 def explain(error: Exception) -> str:
     """One line for any error; those of Hydra and OmegaConf get the allowed names."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in _EXTRAS:
@@ -40,7 +47,11 @@ def explain(error: Exception) -> str:
         return f"this launcher is an extra: pip install 'avalanche-mgem[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"no {group or 'configuration'} is called {name!r}; {allowed(name, error.options)}"
+        options: Iterable[str] = error.options
+        if not options:  # Hydra does not look into groups of groups, such as that of named experiments
+            group, _, name = error.missing_cfg_file.partition("/")
+            options = _options_below(config_folder() / group)
+        return f"no {group or 'configuration'} is called {name!r}; {allowed(name, options)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {one_line(error)}"
     cause = error.__cause__ if isinstance(error, HydraException) else error

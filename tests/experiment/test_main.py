@@ -147,6 +147,8 @@ def test_sweep_tells_settings_apart(mgem: Mgem) -> None:
 ERRORS = {
     "group": (["strategy=foo"], ["'foo'", "allowed are agem, avalanche_gem, cumulative"]),
     "close group": (["optimizer=sdg"], ["did you mean 'sgd'?"]),
+    "experiment": (["experiment=nope"], ["no experiment is called 'nope'", "smoke/split_digits"]),
+    "close experiment": (["experiment=pareto/permuted_mnits"], ["did you mean 'pareto/permuted_mnist'?"]),
     "key": (["sed=1"], ["'sed'", "did you mean 'seed'?", "train_mb_size"]),
     "key in a group": (["strategy.num_group=3"], ["'strategy.num_group'", "did you mean 'num_groups'?"]),
     "override": (["seed=["], ["cannot read 'seed=['"]),
