@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_STRIP, _STRIPS = 2**12, 64  # columns of one product, and products at a time
+_STRIP, _STRIPS = 2**12, 2**8  # columns of one product, and products at a time
 
 
 @dataclass(frozen=True)

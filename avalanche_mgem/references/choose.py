@@ -34,7 +34,8 @@ class References:
     - ``"layerwise"``: one pass over all groups, and each layer's gradients from its input and output
       gradient; G is never held where that is larger. Serves whatever :class:`Capture` can watch.
     - ``"auto"``: layerwise, if on a few samples of the memory its gradients are those of the loop; else the
-      loop. And the loop for convolutions on a CPU, unless groups are small or G is large.
+      loop. And the loop for convolutions on a CPU, unless G is large, or groups are small and the model is
+      not compiled.
 
     Args:
         backend: one of these.
@@ -107,7 +108,7 @@ class References:
         if self.backend == "vmap":
             return self._take("vmap", vmap)
         if self.backend == "auto" and _gains_nothing(constraints, model, parameters):
-            return self._take("loop", loop, "on a CPU convolutions gain nothing from larger batches")
+            return self._take("loop", loop, "on a CPU these convolutions gain nothing from larger batches")
         state = _state(model, parameters)
         if self._probed[0] != state:
             self._probed = state, _problem(constraints, model, forward, criterion, parameters)
@@ -130,7 +131,15 @@ def _gains_nothing(constraints: Constraints, model: nn.Module, parameters: Seque
         return False
     row_bytes = sum(p.numel() * p.element_size() for p in parameters)
     is_small = len(constraints) * row_bytes <= KEPT_ROWS_BYTES
-    return is_small and len(constraints.y) >= _LOOP_SAMPLES * len(constraints)
+    has_many_samples = len(constraints.y) >= _LOOP_SAMPLES * len(constraints)
+    return is_small and (has_many_samples or _is_compiled(model))
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile has the model: layers that are watched take a compiled network apart."""
+    return isinstance(getattr(model, "_orig_mod", None), nn.Module) or any(
+        layer._compiled_call_impl is not None for layer in model.modules()
+    )
 
 
 def _state(model: nn.Module, parameters: Sequence[nn.Parameter]) -> object:

@@ -392,6 +392,51 @@ def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_al
         assert torch.equal(a, b), key
 
 
+def compiled_in_place(model):
+    model.compile(backend="eager")  # traced as for any backend, but run without a C++ compiler
+    return model
+
+
+def wrapped(model):
+    return torch.compile(model, backend="eager")
+
+
+# torch's tracer looks at .grad of every tensor that it meets, and warns itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("compiled", [compiled_in_place, wrapped])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("loop", "mlp"),
+        ("loop", "reduced resnet18"),
+        ("vmap", "mlp"),
+        ("layerwise", "mlp"),
+        ("layerwise", "reduced resnet18"),
+    ],
+)
+def test_a_compiled_model_has_the_same_gradients(backend, name, compiled):
+    model, groups = problem(name)
+    other = compiled(copy.deepcopy(model))
+    with (
+        reference_mode(model, batchnorm="running", dropout=False, device=CPU),
+        reference_mode(other, batchnorm="running", dropout=False, device=CPU),
+    ):
+        expected = loop(groups, *arguments(model))
+        found = References(backend)(groups, *arguments(other))
+    assert_equal_rows(found if backend != "layerwise" else found.rows(), expected)
+
+
+@pytest.mark.parametrize("compiled", [compiled_in_place, wrapped])
+def test_auto_does_not_take_compiled_convolutions_apart(compiled):
+    model, groups = problem("cnn")
+    references = References("auto")
+    references(groups, *arguments(model))
+    assert references.chosen == "layerwise"
+    references = References("auto")
+    references(groups, *arguments(compiled(model)))
+    assert references.chosen == "loop"
+
+
 def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
     probed = []
     monkeypatch.setattr("avalanche_mgem.references.choose._problem", lambda *args: probed.append(1))
