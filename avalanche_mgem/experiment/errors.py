@@ -18,6 +18,10 @@ class UserError(Exception):
     """Something in the command, the configuration or the data that only the user can put right."""
 
 
+class FolderTakenError(UserError):
+    """Another process runs in the folder, or has just ended there."""
+
+
 def debugging() -> bool:
     """Whether the user asked for tracebacks, by MGEM_DEBUG=1."""
     return os.environ.get("MGEM_DEBUG", "") not in ("", "0")

@@ -14,13 +14,12 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from avalanche_mgem.experiment.environment import environment
-from avalanche_mgem.experiment.errors import UserError
+from avalanche_mgem.experiment.errors import FolderTakenError, UserError
 from avalanche_mgem.experiment.runner import Result
-from avalanche_mgem.experiment.sweep import ERROR_FILE, SUMMARY, UNFINISHED
+from avalanche_mgem.experiment.sweep import ERROR_FILE, LOCK, SUMMARY, UNFINISHED
 from avalanche_mgem.metrics import CONSTRAINT_METRICS
 
-_LOCK = ".lock"  # released by the operating system when the process dies
-_KEPT = {_LOCK, "wandb_run_id.txt"}  # of an earlier attempt: the W&B run goes on
+_KEPT = {LOCK, "wandb_run_id.txt"}  # of an earlier attempt: the W&B run goes on
 
 # What a run may have been made with and still be the same run.
 _OF_THE_MACHINE = {"device", "dataset_root", "eval_mb_size", "output_dir"}
@@ -33,28 +32,29 @@ def claimed(folder: Path) -> Iterator[None]:
     If the run does not end well, the folder is gone, or keeps what loggers have put there.
 
     Raises:
-        UserError: if it holds a complete run or anything else, or another process runs in it.
+        UserError: if it holds anything but an attempt to run.
+        FolderTakenError: if it holds a complete run, or another process runs in it.
     """
     full = f"the run folder {folder} is not empty; nothing is overwritten: give another hydra.run.dir"
     folder.mkdir(parents=True, exist_ok=True)
-    if not any((folder / name).exists() for name in (_LOCK, UNFINISHED, SUMMARY)) and any(folder.iterdir()):
+    if _is_foreign(folder):
         raise UserError(full)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"another process is running in the run folder {folder}") from error
+        raise FolderTakenError(f"another process is running in the run folder {folder}") from error
     try:
         if is_complete(folder):
-            raise UserError(full)
+            raise FolderTakenError(full)
         _clear(folder)
         (folder / UNFINISHED).touch()
         yield
     finally:
-        if is_complete(folder) or {path.name for path in folder.iterdir()} <= {_LOCK, UNFINISHED}:
+        if is_complete(folder) or {path.name for path in folder.iterdir()} <= {LOCK, UNFINISHED}:
             (folder / UNFINISHED).unlink(missing_ok=True)
         lock.release()
-        (folder / _LOCK).unlink(missing_ok=True)  # on some systems its release leaves it
+        (folder / LOCK).unlink(missing_ok=True)  # on some systems its release leaves it
         if not any(folder.iterdir()):
             folder.rmdir()
 
@@ -62,6 +62,12 @@ def claimed(folder: Path) -> Iterator[None]:
 def is_complete(folder: Path) -> bool:
     """Whether the folder holds a run that has ended well."""
     return (folder / SUMMARY).is_file()
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether it holds files and no sign of a run: they are not ours to clear."""
+    names = {path.name for path in folder.iterdir()}
+    return bool(names - {ERROR_FILE}) and names.isdisjoint({LOCK, UNFINISHED, SUMMARY})
 
 
 def check_same_run(folder: Path, cfg: DictConfig) -> None:
@@ -112,8 +118,14 @@ def write_run(
 def write_failure(folder: Path, message: str) -> None:
     """Leaves the error of a run that has failed; the next attempt clears it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / UNFINISHED).touch()
+    if not (is_complete(folder) or _is_foreign(folder)):
+        (folder / UNFINISHED).touch()
     _write(folder / ERROR_FILE, message + "\n")
+
+
+def clear_failure(folder: Path) -> None:
+    """Forgets that a complete run was refused, when it no longer is."""
+    (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:
@@ -166,5 +178,8 @@ def _json(value: dict[str, Any]) -> str:
 def _write(path: Path, text: str) -> None:
     """All or nothing, also when the process dies in between."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or, after a power cut, the name could be there without the contents
     os.replace(temporary, path)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
-from avalanche_mgem.experiment.errors import UserError, debugging, explain, one_line
+from avalanche_mgem.experiment.errors import FolderTakenError, UserError, debugging, explain, one_line
 
 # What a user's input can cause: strategies raise ValueError and FloatingPointError, and a folder that cannot
 # be written gives an OSError. Anything else is a bug and shows its traceback.
@@ -62,6 +62,9 @@ def job(cfg: DictConfig) -> None:
         sweep = HydraConfig.get().sweep.dir
         sys.stderr.write(f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n")
         raise
+    except FolderTakenError:  # the same sweep, started twice: nothing of the other's is touched
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        sys.stderr.write(f"mgem: {folder.name}: left to another process\n")
     except Exception as error:
         if debugging():
             raise
@@ -116,7 +119,7 @@ def _run(cfg: DictConfig) -> None:
 
 def _run_of_sweep(cfg: DictConfig) -> None:
     from avalanche_mgem.experiment.api import execute
-    from avalanche_mgem.experiment.folder import check_same_run, is_complete
+    from avalanche_mgem.experiment.folder import check_same_run, clear_failure, is_complete
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
 
@@ -125,6 +128,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
     if is_complete(folder):
         check_settings(cfg)
         check_same_run(folder, cfg)
+        clear_failure(folder)
         return
     result = execute(
         cfg,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 SUMMARY = "summary.json"  # written last: where it is, the run is complete
 ERROR_FILE = "error.txt"  # of a run that failed, so that it is known with every launcher
 UNFINISHED = ".unfinished"  # from the beginning of a run to its end
+LOCK = ".lock"  # held while it runs; released by the operating system when the process dies
 
 _NAMED_ELSEWHERE = ("strategy", "benchmark", "seed", "dataset_root", "device", "logger")
 
@@ -42,15 +44,21 @@ class SweepTable(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         runs = [path.parent for path in folder.glob(f"*/{SUMMARY}")]
-        environments = {run: json.loads((run / "environment.json").read_text()) for run in runs}
+        environments = {run: _read(run / "environment.json") for run in runs}
         # The order in which the user has written them; runs of an earlier sweep have their own numbers.
         runs.sort(key=lambda run: (environments[run].get("job") or 0, run.name))
         if runs:
-            summaries = [json.loads((run / SUMMARY).read_text()) for run in runs]
+            summaries = [_read(run / SUMMARY) for run in runs]
             overrides = [environments[run]["overrides"] for run in runs]
             names, shared = _settings(overrides, summaries)
             print_sweep(zip(names, summaries, strict=True), shared)
         print(f"results: {folder}", flush=True)  # noqa: T201
+        running = _running_elsewhere(folder)
+        if running:
+            sys.stderr.write(
+                f"mgem: the table lacks {len(running)} runs that another process is at; once they end, "
+                f"the same command with hydra.sweep.dir={folder} shows them\n"
+            )
         failures = _failures(folder)
         if failures:
             number = len(failures.keys() | {run.name for run in runs})
@@ -59,18 +67,48 @@ class SweepTable(Callback):
                 f"hydra.sweep.dir={folder} tries these again:\n"
             )
             sys.stderr.writelines(f"mgem:   {name}: {error}\n" for name, error in failures.items())
+        if running or failures:
             raise SystemExit(2)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        sys.stderr.write(
+            f"mgem: {path} is missing or damaged; delete its folder, and the same command makes it anew\n"
+        )
+        raise SystemExit(2) from None
 
 
 def _failures(folder: Path) -> dict[str, str]:
     """The runs that have left an error, or nothing because their process was ended; a line for each."""
     failures = {}
-    for run in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for run in _folders(folder):
         if (run / ERROR_FILE).is_file():
             failures[run.name] = (run / ERROR_FILE).read_text(encoding="utf-8").partition("\n")[0]
-        elif (run / UNFINISHED).is_file() and not (run / SUMMARY).is_file():
+        elif (run / UNFINISHED).is_file() and not (run / SUMMARY).is_file() and not _is_running(run):
             failures[run.name] = "its process ended in the middle"
     return failures
+
+
+def _running_elsewhere(folder: Path) -> list[Path]:
+    return [run for run in _folders(folder) if not (run / SUMMARY).is_file() and _is_running(run)]
+
+
+def _is_running(run: Path) -> bool:
+    """Whether a process holds the folder: the sweep may have been started twice."""
+    if not (run / LOCK).is_file():
+        return False
+    try:
+        with FileLock(run / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def _settings(overrides: list[list[str]], summaries: list[dict[str, Any]]) -> tuple[list[str], str]:

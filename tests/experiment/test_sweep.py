@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from avalanche.training import Naive
 
 from avalanche_mgem.experiment.configuration import register_resolvers
+from avalanche_mgem.experiment.folder import claimed
 
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
 Mgem = Callable[..., Any]
@@ -57,12 +59,60 @@ def test_a_sweep_started_again_runs_what_is_missing(mgem: Mgem, tmp_path: Path) 
 def test_a_run_with_other_settings_is_not_taken_for_the_same(mgem: Mgem, tmp_path: Path) -> None:
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     words = ("-m", "--config-dir", "mine", "strategy=naive", "seed=0", "optimizer=mine", *SMALL)
-    for status, rate in ((0, 0.1), (2, 0.2)):
+    errors = []
+    for status, rate in ((0, 0.1), (2, 0.2), (0, 0.1)):  # and not held against it once it is right again
         (tmp_path / "mine/optimizer/mine.yaml").write_text(f"_target_: torch.optim.SGD\nlr: {rate}\n")
         result = mgem(*words, "hydra.sweep.dir=sweep")
         assert result.status == status
-    assert "holds a run with another optimizer.lr (0.1 there, 0.2 here); nothing is overwritten" in result.err
+        errors.append(result.err)
+    assert "holds a run with another optimizer.lr (0.1 there, 0.2 here); nothing is overwritten" in errors[1]
+    assert errors[0] == errors[2] == ""
     assert len(runs(tmp_path / "sweep")) == 1
+
+
+def test_a_sweep_started_twice_leaves_running_runs_alone(mgem: Mgem, tmp_path: Path) -> None:
+    words = ("-m", "strategy=naive", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
+    assert mgem(*words).status == 0
+    first, second = runs(tmp_path / "sweep").values()
+    shutil.rmtree(first)
+    with claimed(first):  # as another process
+        result = mgem(*words)
+        assert result.status == 2
+        left, lacks = result.err.splitlines()
+        assert left == f"mgem: {first.name}: left to another process"
+        assert lacks.startswith("mgem: the table lacks 1 runs that another process is at; once they")
+        assert not (first / "error.txt").exists()
+    again = mgem(*words)
+    assert (again.status, again.err) == (0, "")
+    assert second in runs(tmp_path / "sweep").values()
+    assert len(runs(tmp_path / "sweep")) == 2
+
+
+def test_files_that_are_no_runs_are_kept(mgem: Mgem, tmp_path: Path) -> None:
+    words = ("-m", "strategy=naive", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
+    assert mgem(*words).status == 0
+    mine = next(iter(runs(tmp_path / "sweep").values()))
+    shutil.rmtree(mine)
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x")
+    for _ in range(2):
+        result = mgem(*words)
+        assert result.status == 2
+        assert "mgem: 1 of 2 runs have failed" in result.err
+        assert "is not empty; nothing is overwritten" in result.err
+        assert (mine / "thesis.tex").read_text() == "x"
+    (mine / "thesis.tex").unlink()
+    assert mgem(*words).status == 0
+
+
+def test_a_damaged_run_is_one_line(mgem: Mgem, tmp_path: Path) -> None:
+    words = ("-m", "strategy=naive", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    assert mgem(*words).status == 0
+    (run,) = runs(tmp_path / "sweep").values()
+    (run / "summary.json").write_text("{")
+    result = mgem(*words)
+    assert result.status == 2
+    assert re.fullmatch(r"mgem: sweep/[^\n]+/summary.json is missing or damaged; delete [^\n]+\n", result.err)
 
 
 def test_failed_runs_are_listed_and_tried_again(
