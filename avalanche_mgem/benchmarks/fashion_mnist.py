@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from avalanche.benchmarks import GenericCLScenario
 from avalanche.benchmarks.classic.cfashion_mnist import _default_fmnist_eval_transform
-from avalanche.benchmarks.classic.cmnist import PixelsPermutation
 from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_dataset
 
 from avalanche_mgem.benchmarks.domains import Transform, domain_incremental
+from avalanche_mgem.benchmarks.mnist import pixel_permutations
 
 _NORMALIZE: Transform = _default_fmnist_eval_transform  # the training transform is the same
 
@@ -40,11 +38,8 @@ def PermutedFashionMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as cla
     Raises:
         ValueError: if ``n_experiences`` is below 1.
     """
-    if n_experiences < 1:
-        raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
-    draw = np.random.RandomState(seed)
+    changes = pixel_permutations(n_experiences, seed)
     train, test = get_fmnist_dataset(dataset_root)
-    changes = [PixelsPermutation(torch.from_numpy(draw.permutation(784))) for _ in range(n_experiences)]
     return domain_incremental(
         [train] * n_experiences,
         [test] * n_experiences,

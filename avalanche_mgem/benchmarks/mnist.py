@@ -49,11 +49,25 @@ def PermutedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     Raises:
         ValueError: if ``n_experiences`` is below 1.
     """
+    return _mnist(
+        pixel_permutations(n_experiences, seed), return_task_id, train_transform, eval_transform, dataset_root
+    )
+
+
+def pixel_permutations(n_experiences: int, seed: int | None = None) -> list[PixelsPermutation]:
+    """Avalanche's permutations of the 784 pixels, one an experience.
+
+    Args:
+        n_experiences: number of permutations, at least 1.
+        seed: of the draw; None draws anew.
+
+    Raises:
+        ValueError: if ``n_experiences`` is below 1.
+    """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
     draw = np.random.RandomState(seed)
-    changes = [PixelsPermutation(torch.from_numpy(draw.permutation(784))) for _ in range(n_experiences)]
-    return _mnist(changes, return_task_id, train_transform, eval_transform, dataset_root)
+    return [PixelsPermutation(torch.from_numpy(draw.permutation(784))) for _ in range(n_experiences)]
 
 
 def rotation_angles(n_experiences: int, seed: int | None = None) -> list[float]:
