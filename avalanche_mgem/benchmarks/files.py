@@ -57,6 +57,8 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
             raise ValueError(f"{image} cannot be read as an image: {error}") from error
 
     def _resized(self, image: Image.Image) -> Image.Image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise ValueError(f"its mode {image.mode!r} has more than 8 bits, which would be cut off")
         size = (self.image_size, self.image_size)
         return image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
 

@@ -117,6 +117,10 @@ def SplitImageFolder(  # noqa: N802 (Avalanche's benchmarks are spelt as classes
         raise ValueError(
             f"n_experiences is {n_experiences}; it must divide {len(ids)}, the number of classes."
         )
+    if fixed_class_order is not None and sorted(fixed_class_order) != list(range(len(ids))):
+        raise ValueError(
+            f"fixed_class_order is {list(fixed_class_order)}; it must have each of 0 to {len(ids) - 1} once."
+        )
     transforms = image_transforms(train_transform, eval_transform, mean, std)
     with torch.random.fork_rng():  # nc_benchmark seeds the global generator
         return nc_benchmark(

@@ -143,7 +143,11 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     settings: dict[int, dict[str, Any]] = {}
     for strategy in {run.strategy for run in runs}:
         numbers = [number for number, run in enumerate(runs) if run.strategy == strategy]
-        own = follow_seeds([(runs[i].seed, chosen_settings(runs[i].config)) for i in numbers])
+        # The number of experiences is not in the configuration of folders of images, which are one each.
+        chosen = [
+            {**chosen_settings(runs[i].config), "n_experiences": runs[i].matrix.shape[1]} for i in numbers
+        ]
+        own = follow_seeds([(runs[i].seed, settings) for i, settings in zip(numbers, chosen, strict=True)])
         settings |= zip(numbers, own, strict=True)
     return [settings[number] for number in range(len(runs))]
 

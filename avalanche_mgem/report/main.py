@@ -87,7 +87,7 @@ def _parser() -> ArgumentParser:
     )  # fmt: skip
     add(
         "--reference", metavar=("LA", "BWD"), nargs=2, type=float,
-        help="where areas of fronts begin; give it to compare reports (default: the smallest of all runs)",
+        help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
     )  # fmt: skip
     add(
         "--wandb", metavar="PROJECT", nargs="?", const="",

@@ -12,7 +12,13 @@ _OF_THE_MACHINE = {"dataset_root", "device", "memory_device", "preload", "eval_m
 _NOT_CHOSEN = {"seed", "inferred", "names", "logger", "channels_last", "gap_patterns_per_exp", "gap_every"}
 
 _PROTOCOL_GROUPS = {"benchmark", "model"}
-_PROTOCOL = {"samples_per_experience", "test_samples_per_experience", "train_mb_size", "train_epochs"}
+_PROTOCOL = {
+    "n_experiences",
+    "samples_per_experience",
+    "test_samples_per_experience",
+    "train_mb_size",
+    "train_epochs",
+}
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,8 +120,9 @@ def label_methods(methods: Mapping[Hashable, tuple[str, Mapping[str, Any]]]) -> 
         own = {name: settings for name, (other, settings) in methods.items() if other == strategy}
         keys = _telling(list(own.values()))
         short = _short_keys(keys)
+        values = {key: _short_values(key, [x[key] for x in own.values() if key in x]) for key in keys}
         for name, settings in own.items():
-            words = [f"{short[key]}={_short_value(key, settings[key])}" for key in keys if key in settings]
+            words = [f"{short[key]}={values[key][text(settings[key])]}" for key in keys if key in settings]
             labels[name] = " ".join([strategy, *words])
     return {name: labels[name] for name in methods}
 
@@ -143,5 +150,8 @@ def _short_keys(keys: Sequence[str]) -> dict[str, str]:
     return {key: key if name in clashes else name for key, name in short.items()}
 
 
-def _short_value(key: str, value: Any) -> str:
-    return text(value).rpartition(".")[2] if key.endswith("._target_") else text(value)
+def _short_values(key: str, values: Iterable[Any]) -> dict[str, str]:
+    """A class without its module, unless two modules have one of that name."""
+    texts = set(map(text, values))
+    short = {value: value.rpartition(".")[2] if key.endswith("._target_") else value for value in texts}
+    return short if len(set(short.values())) == len(texts) else {value: value for value in texts}

@@ -102,8 +102,8 @@ def hypervolumes(
         results: of all runs.
         front: the families with more than one method are compared.
         baseline: name of a family; None for no differences.
-        reference: LA and BWD where the area begins; None takes the smallest values of any compared run, so
-            that every run counts and no area far from them does.
+        reference: LA and BWD where the area begins; None takes the smallest means of any compared method:
+            all count, no area far from them does, and no single run moves it far.
 
     Returns:
         None if no seed has both metrics in all methods.
@@ -117,11 +117,12 @@ def hypervolumes(
     seeds = sorted(all_seeds.intersection(*(own.index for own in by_seed.values())))
     if not seeds or len(by_seed) < len(compared):
         return None
-    la, bwd = reference or (float(runs["la"].min()), float(runs["bwd"].min()))
     points = {
         family: np.stack([by_seed[method].loc[seeds].to_numpy(dtype=float) for method in methods], axis=1)
         for family, methods in front.curves.items()
     }
+    means = np.concatenate([of_seeds.mean(axis=0) for of_seeds in points.values()])
+    la, bwd = reference or (float(means[:, 0].min()), float(means[:, 1].min()))
     baseline = baseline if baseline in points else None
     volumes, differences = bootstrap_hypervolumes(points, np.array([la, bwd]), baseline)
     rows = [

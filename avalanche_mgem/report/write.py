@@ -54,7 +54,7 @@ def write_report(
         where: takes only some runs.
         baseline: a method or strategy; None takes ``gem``.
         front: a setting that varies within a strategy; None takes the memory strength if it does.
-        reference: LA and BWD from which the areas of fronts are counted; None: the smallest of all runs.
+        reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
         command: that the report names.
 
     Raises:

@@ -45,6 +45,15 @@ def test_an_array_is_read_as_the_same_image_in_a_file(tmp_path: Path, shape: tup
     assert images[0][0] == images[1][0]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+def test_more_than_eight_bits_are_refused(tmp_path: Path, dtype: str) -> None:
+    Image.fromarray(noise(40, 40, 3)[..., 0].astype(dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(
+        ValueError, match=r"a\.tif cannot be read as an image: its mode '\S+' has more than 8"
+    ):
+        RGBImages([str(tmp_path / "a.tif")], [0], 8)[0]
+
+
 @pytest.mark.parametrize("damage", ["text", "empty", "truncated", "header", "missing"])
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.png"

@@ -211,6 +211,12 @@ def test_experiences_must_divide_the_classes(tree: Path, n_experiences: int) -> 
         SplitImageFolder(n_experiences, dataset_root=tree)
 
 
+@pytest.mark.parametrize("order", [[3, 3, 1, 0, 2, 4], [3, 2], [1, 2, 3, 4, 5, 6]])
+def test_an_order_has_each_class_once(tree: Path, order: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"fixed_class_order is \[.*\]; it must have each of 0 to 5 once"):
+        SplitImageFolder(3, dataset_root=tree, fixed_class_order=order)
+
+
 def test_split_trains_and_tests_the_same_classes(tree: Path) -> None:
     for path in sorted((tree / "test/c").iterdir()):
         path.unlink()

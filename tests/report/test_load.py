@@ -93,6 +93,24 @@ def test_another_class_is_named_by_its_class(write_run, tmp_path) -> None:
     assert load_results(tmp_path).methods.index.tolist() == ["gem strategy=GEM", "gem strategy=MGEM"]
 
 
+def test_classes_of_one_name_from_two_modules_are_told_apart(write_run, tmp_path) -> None:
+    for seed in (0, 1):
+        for module in ("a", "b"):
+            write_run(f"{module}{seed}", seed=seed, settings={"_target_": f"{module}.Mine"})
+    assert sorted(set(load_results(tmp_path).runs["method"])) == [
+        "gem strategy=a.Mine",
+        "gem strategy=b.Mine",
+    ]
+
+
+def test_numbers_of_experiences_are_not_mixed(write_run, tmp_path) -> None:
+    """Folders of images are one experience each: no key of the configuration says how many."""
+    write_run("a")
+    write_run("b", "naive", matrix=random_matrix(0)[:3, :2])
+    with pytest.raises(ValueError, match=r"different protocols.*n_experiences: 2 \(1 run\), 3 \(1 run\)"):
+        load_results(tmp_path)
+
+
 def test_a_seed_that_is_held_fixed_is_a_setting(write_run, tmp_path) -> None:
     for seed in (0, 1, 2):
         write_run(f"fixed{seed}", seed=seed, settings={"seed": 0})

@@ -134,8 +134,8 @@ def test_hypervolumes_of_single_points_are_rectangles(write_run, tmp_path) -> No
     assert row["low"] == pytest.approx((0.8 - 0.25) * 0.9)
     assert np.isnan(row["difference"])
     default = hypervolumes(results, front, None, None)
-    assert default.reference == pytest.approx((0.5, -0.2))
-    assert default.table.iloc[0]["hypervolume"] == pytest.approx((0.85 - 0.5) * 0.1)
+    assert default.reference == pytest.approx((0.55, -0.2))
+    assert default.table.iloc[0]["hypervolume"] == pytest.approx((0.85 - 0.55) * 0.1)
 
 
 def test_hypervolumes_take_the_seeds_that_all_have(sweep, write_run) -> None:
