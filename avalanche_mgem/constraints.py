@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import overload
 
 import numpy as np
@@ -84,6 +85,8 @@ class Constraints(Sequence[Constraint]):
 
     def to(self, device: torch.device) -> "Constraints":
         """The same on a device; from pinned memory without waiting for the copy."""
+        if self.x.device == device:
+            return self
         x, y, t = (
             None if part is None else part.to(device, non_blocking=True)
             for part in (self.x, self.y, self.task_labels)
@@ -105,9 +108,17 @@ class Constraints(Sequence[Constraint]):
 
     def of(self, draw: "Draw", x: Tensor, y: Tensor, task_labels: Tensor | None) -> "Constraints":
         """The constraints of a draw, with these samples."""
-        origins = tuple(self.origins[k] for k in draw.kept)
-        tasks = tuple(self.tasks[k] for k in draw.kept)
+        origins, tasks = self.origins, self.tasks
+        if len(draw.kept) < len(self):
+            origins = tuple(origins[k] for k in draw.kept)
+            tasks = tuple(tasks[k] for k in draw.kept)
         return Constraints(x, y, task_labels, draw.sizes, origins, tasks)
+
+
+@lru_cache(maxsize=16)
+def owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """The constraint that each sample belongs to, ``[N]``; the same tensor in every step of equal sizes."""
+    return torch.repeat_interleave(torch.tensor(sizes)).to(device)
 
 
 @dataclass(frozen=True)
@@ -159,22 +170,33 @@ class Draws:
         self._generator = generator
         self._order: Index | None = None
         self._cursor = 0
+        self._coming: Iterator[Draw] = iter(())
 
     def next(self) -> Draw:
         """Draws the samples of the next step."""
+        draw = next(self._coming, None)
+        if draw is None:
+            self._coming = iter(self._drawn())
+            draw = next(self._coming)
+        return draw
+
+    def _drawn(self) -> list[Draw]:
+        """The draws of the coming steps: of several at once, where they use the same constraints."""
         kept = self._kept()
         sizes = self._sizes[kept]
-        width = int(sizes.max())
-        share = width if self._patterns_per_step is None else max(1, self._patterns_per_step // len(kept))
-        width = min(share, width)
+        longest = int(sizes.max())
+        share = longest if self._patterns_per_step is None else max(1, self._patterns_per_step // len(kept))
+        width = min(share, longest)
         columns = np.arange(width)
-        if share >= int(sizes.max()):
-            places = np.broadcast_to(columns, (len(kept), width))
+        if share >= longest:
+            places = np.broadcast_to(columns, (1, len(kept), width))
         else:
-            places = self._walk(kept, sizes, columns)
+            number = longest // width if len(kept) == len(self._sizes) else 1
+            places = self._walk(kept, sizes, width, number)
         taken = np.minimum(sizes, width)
-        positions = (self._starts[kept][:, None] + places)[columns < taken[:, None]]
-        return Draw(positions, tuple(taken.tolist()), tuple(kept.tolist()))
+        positions, is_taken = self._starts[kept][:, None] + places, columns < taken[:, None]
+        drawn_sizes, drawn = tuple(taken.tolist()), tuple(kept.tolist())
+        return [Draw(of_step[is_taken], drawn_sizes, drawn) for of_step in positions]
 
     def _kept(self) -> Index:
         """The constraints of this step, in their order."""
@@ -184,14 +206,18 @@ class Draws:
         drawn = self._generator.choice(number, self._experiences_per_step, replace=False)
         return np.flatnonzero(np.isin(self._owners, drawn))
 
-    def _walk(self, kept: Index, sizes: Index, columns: Index) -> Index:
-        """The next samples of each constraint in its random order; a small one begins again sooner."""
+    def _walk(self, kept: Index, sizes: Index, width: int, number: int) -> Index:
+        """The next samples of each constraint in its random order; a small one begins again sooner.
+
+        Returns:
+            places in the constraints ``[number, len(kept), width]``, for so many steps.
+        """
         longest = int(self._sizes.max())
-        if self._order is None or self._cursor + len(columns) > longest:
+        if self._order is None or self._cursor + number * width > longest:
             keys = self._generator.random((len(self._sizes), longest))
             keys[np.arange(longest) >= self._sizes[:, None]] = 2.0  # no sample: behind all others
             self._order, self._cursor = np.argsort(keys, axis=1), 0
-        steps = (self._cursor + columns) % sizes[:, None]
-        self._cursor += len(columns)
-        places: Index = np.take_along_axis(self._order[kept], steps, axis=1)
-        return places
+        steps = self._cursor + np.arange(number * width)
+        self._cursor += number * width
+        places: Index = np.take_along_axis(self._order[kept], steps % sizes[:, None], axis=1)
+        return places.reshape(len(kept), number, width).swapaxes(0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_mgem import functional
 from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.functional.gram import all_finite
 from avalanche_mgem.references import BatchNormPolicy, References, reference_mode
 
 
@@ -75,4 +76,4 @@ def is_finite(strategy: Any, *, with_gradient: bool) -> bool:
     if with_gradient:
         grads = [p.grad.to_dense() for p in strategy.model.parameters() if p.grad is not None]
         values.append(torch.nn.utils.get_total_norm(grads, math.inf))
-    return all(bool(torch.isfinite(value).all()) for value in values)
+    return all_finite(*values)

@@ -50,17 +50,21 @@ class Partition:
         self._signature: object = None
         self._blocks = Blocks(sizes=(0,))
 
-    def blocks(self, model: nn.Module) -> Blocks:
+    def blocks(self, model: nn.Module, parameters: list[tuple[str, nn.Parameter]] | None = None) -> Blocks:
         """The modules' coordinates in the concatenation of the trainable parameters of ``model``.
 
         Computed anew only when the names or shapes of the trainable parameters have changed. The order is
         that of :func:`trainable_parameters`.
 
+        Args:
+            model: the model.
+            parameters: what :func:`trainable_parameters` gives for it, where that is known already.
+
         Raises:
             ValueError: if a trainable parameter is in no module or in several, naming it, or if there are
                 more modules than layers.
         """
-        parameters = trainable_parameters(model)
+        parameters = trainable_parameters(model) if parameters is None else parameters
         signature = [(name, p.shape, p.device) for name, p in parameters]
         if signature != self._signature:
             modules = self._module_ids(model, parameters)

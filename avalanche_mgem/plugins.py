@@ -172,6 +172,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._constraints: Constraints | None = None
         self._G: Tensor | functional.References | None = None
         self._z: Tensor | None = None
+        self._named: list[tuple[str, torch.nn.Parameter]] = []
         self._parameters: list[torch.nn.Parameter] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,6 +185,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             "_constraints": None,
             "_G": None,
             "_z": None,
+            "_named": [],
             "_parameters": [],
         }
         return self.__dict__ | left_out | {"references": References(self.references.backend)}
@@ -211,7 +213,8 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._constraints = next(self._steps, None)
         if self._constraints is None:
             return
-        self._parameters = [p for _, p in trainable_parameters(strategy.model)]
+        self._named = trainable_parameters(strategy.model)
+        self._parameters = [p for _, p in self._named]
         start = _now(strategy.device) if self.keeps_last_step else 0.0
         with phase("references"):
             self._G = reference_gradients(
@@ -241,7 +244,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
                 g,
                 G,
                 memory_strength=strength,
-                modules=self.partition.blocks(strategy.model),
+                modules=self.partition.blocks(strategy.model, self._named),
                 solver=self.solver,
                 ridge=self.ridge,
                 out=self._memory_for_update(g),

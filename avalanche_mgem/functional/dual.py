@@ -79,16 +79,13 @@ def dual(
     relative = relative_ridge(K) if ridge == "relative" else 0.0
 
     norms = K.diagonal(dim1=-2, dim2=-1).sqrt()
-    is_zero = norms == 0
-    norms = norms.masked_fill(is_zero, 1.0)
+    inverse = norms.reciprocal().masked_fill_(norms == 0, 0.0)  # so a row that is zero has no part in it
     # Substitute v = u * scale / norms: K becomes a correlation matrix.
-    correlation = K / norms.unsqueeze(-1) / norms.unsqueeze(-2)
+    correlation = (K * inverse.unsqueeze(-1)).mul_(inverse.unsqueeze(-2))
     correlation.diagonal(dim1=-2, dim2=-1).fill_(1.0 + relative)
-    linear = b / norms
-    lower = memory_strength * norms.masked_fill(is_zero, 0.0)
+    linear, lower = b * inverse, memory_strength * norms
     scale = torch.maximum(linear.abs(), lower).amax(dim=-1, keepdim=True)
-    scale = scale.masked_fill(scale == 0, 1.0)
+    scale.clamp_(min=torch.finfo(scale.dtype).tiny)
 
     u = solver(correlation, linear / scale, lower / scale)
-    v = (u * scale / norms).masked_fill(is_zero, memory_strength)
-    return v.clamp(min=memory_strength)  # undoing the scaling may round below the bound
+    return (u * scale).mul_(inverse).clamp_(min=memory_strength)  # zero rows, and what rounding left below

@@ -1,5 +1,6 @@
 """First step of the projection: from gradients to the small numbers that a solver needs."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -7,7 +8,11 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_STRIP, _STRIPS = 2**12, 2**8  # columns of one product, and products at a time
+_FEW_ROWS = 32
+
+# Columns of one product; bytes that a thread reads at a time, which stay in its second-level cache; and rows
+# or columns of K that are computed at a time: for few rows and for many, as measured on a CPU.
+_STRIPS = {True: (2**10, 5 * 2**18, 10), False: (2**12, 2**22, 32)}
 
 
 @dataclass(frozen=True)
@@ -124,53 +129,67 @@ def _gram(g: Tensor, G: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bo
 
 def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
     """``rows @ rows.T`` and ``rows @ g`` of ``rows`` ``[K, P]``."""
-    num_rows, num_columns = rows.shape
-    K, b = rows.new_zeros(num_rows, num_rows), rows.new_zeros(num_rows)
-    chunk = max(1, num_columns) if rows.is_cuda else _STRIPS * _STRIP
-    block = max(1, num_rows) if rows.is_cuda else _block(num_rows)
-    for first in range(0, num_columns, chunk):
-        part = rows[:, first : first + chunk]
-        if diagonal:
-            K.diagonal().add_(part.square().sum(dim=1))
-        else:
-            for k in range(0, num_rows, block):
-                _add_inner(K[k:, k : k + block], part[k:], part[k : k + block])
-        b.addmv_(part, g[first : first + chunk])
-    for k in range(block, num_rows, block):
-        K[:k, k : k + block] = K[k : k + block, :k].T
-    return K, b
+    strip = _STRIPS[len(rows) <= _FEW_ROWS][0]
+    wide = 0 if rows.is_cuda else rows.shape[1] // strip * strip
+    if wide:
+        K, b = _by_strips(g[:wide], rows[:, :wide], diagonal=diagonal)
+    else:
+        K, b = rows.new_zeros(len(rows), len(rows)), rows.new_zeros(len(rows))
+    rest = rows[:, wide:]
+    if diagonal:
+        K.diagonal().add_(rest.square().sum(dim=1))
+    else:
+        K.addmm_(rest, rest.T)
+    return K, b.addmv_(rest, g[wide:])
 
 
-def _block(num_rows: int) -> int:
-    """Columns of K that are computed at a time, down from the diagonal: a multiple of a processor's vectors.
-
-    Half of K need not be computed, but narrow products cost more by entry (measured on a CPU).
-    """
-    return 16 if num_rows <= 32 else 32
-
-
-def _add_inner(K: Tensor, x: Tensor, y: Tensor) -> None:
-    """Adds ``x @ y.T``; where both are wide, in strips.
+def _by_strips(g: Tensor, rows: Tensor, *, diagonal: bool) -> tuple[Tensor, Tensor]:
+    """The same for a whole number of strips of columns; the rows are read from memory once.
 
     One product of so few rows keeps one thread busy; of strips, every thread takes its own.
     """
-    strips = 0 if x.is_cuda else x.shape[1] // _STRIP
-    if strips < 2:
-        K.addmm_(x, y.T)
-        return
-    wide = strips * _STRIP
-    xs, ys = (part[:, :wide].view(len(part), strips, _STRIP).transpose(0, 1) for part in (x, y))
-    K += torch.bmm(xs, ys.mT).sum(dim=0)
-    if wide < x.shape[1]:
-        K.addmm_(x[:, wide:], y[:, wide:].T)
+    n = len(rows)
+    strip, cached_bytes, block = _STRIPS[n <= _FEW_ROWS]
+    strips = rows.shape[1] // strip
+    of_thread = max(1, cached_bytes // (n * strip * rows.element_size()))
+    at_once = min(strips, of_thread * torch.get_num_threads())
+    pieces = [] if diagonal else list(_lower_triangle(n, block))
+    inner = [
+        rows.new_zeros(at_once, left.stop - left.start, right.stop - right.start) for left, right in pieces
+    ]
+    along_g, squares = rows.new_zeros(at_once, 1, n), rows.new_zeros(n)
+    for first in range(0, strips, at_once):
+        number = min(at_once, strips - first)
+        columns = slice(first * strip, (first + number) * strip)
+        x = rows[:, columns].view(n, number, strip).transpose(0, 1)
+        for (left, right), sums in zip(pieces, inner, strict=True):
+            sums[:number].baddbmm_(x[:, left], x[:, right].mT)
+        along_g[:number].baddbmm_(g[columns].view(number, 1, strip), x.mT)
+        if diagonal:
+            squares += x.square().sum(dim=(0, 2))
+    K = torch.diag(squares)
+    for (left, right), sums in zip(pieces, inner, strict=True):
+        K[left, right] = sums.sum(dim=0)
+    return K.tril() + K.tril(-1).T, along_g.sum(dim=(0, 1))
+
+
+def _lower_triangle(n: int, block: int) -> Iterator[tuple[slice, slice]]:
+    """Pieces of an ``[n, n]`` matrix that cover it up to the diagonal: wide ones of few rows, else tall ones.
+
+    Either is what a processor does well; narrow products cost more by entry.
+    """
+    for k in range(0, n, block):
+        own = slice(k, min(n, k + block))
+        yield (own, slice(0, own.stop)) if n <= _FEW_ROWS else (slice(k, n), own)
 
 
 def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
     """Whether a product has overflowed, or the square of something that is not zero is near underflow."""
-    if not (torch.isfinite(K).all() and torch.isfinite(b).all()):
+    if is_in_range(K, b):
+        return False
+    if not all_finite(K, b):
         return True
-    info = torch.finfo(K.dtype)
-    tiny = info.tiny / info.eps
+    tiny = least_square(K.dtype)
     squares = K.diagonal(dim1=-2, dim2=-1)
     # Rows that are zero in a module are usual (heads of other tasks), so the rows themselves are asked.
     if (squares < tiny).any():
@@ -180,9 +199,28 @@ def _is_out_of_range(g: Tensor, G: Tensor, K: Tensor, b: Tensor, blocks: Blocks)
     return is_near_underflow(g, b, blocks)
 
 
+def is_in_range(K: Tensor, b: Tensor) -> bool:
+    """Whether all products are finite and far from underflow; one look at few numbers, as in most steps."""
+    if K.numel() == 0:
+        return True
+    least, most = torch.aminmax(torch.cat([K.diagonal(dim1=-2, dim2=-1), b.abs()]))
+    return bool(least >= least_square(K.dtype)) and math.isfinite(most)  # by Cauchy and Schwarz all of K
+
+
+def least_square(dtype: torch.dtype) -> float:
+    """Below this the square of a norm has lost digits."""
+    info = torch.finfo(dtype)
+    return info.tiny / info.eps
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether everything is; a finite sum shows it in one pass, another may have overflowed by itself."""
+    return all(math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all()) for x in tensors)
+
+
 def is_near_underflow(g: Tensor, b: Tensor, blocks: Blocks) -> bool:
     """Whether a module of g is so small, but not zero, that its products ``b`` have lost digits."""
-    tiny = torch.finfo(b.dtype).tiny / torch.finfo(b.dtype).eps
+    tiny = least_square(b.dtype)
     if not (b.abs() < tiny).any():  # then g need not be read once more
         return False
     parts = [part.to(b.dtype) for part in blocks.split(g)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avalanche_mgem.functional.combine import combine
 from avalanche_mgem.functional.dual import Ridge, check_options, dual
-from avalanche_mgem.functional.gram import Blocks, gram
+from avalanche_mgem.functional.gram import Blocks, all_finite, gram
 from avalanche_mgem.functional.projection import Projection
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
 from avalanche_mgem.timing import phase
@@ -118,8 +118,7 @@ def project(
                 if isinstance(G, Tensor)
                 else G.combine(g, v, blocks, out=out)
             )
-    # A sum shows what is not finite in one pass; it may also overflow by itself.
-    if not torch.isfinite(z.sum()) and not torch.isfinite(z).all():
+    if not all_finite(z):
         raise NonFiniteGradientError(f"update z in {z.dtype}")
     return z
 
@@ -127,8 +126,11 @@ def project(
 def _multipliers(K: Tensor, b: Tensor, memory_strength: float, solver: Solver, ridge: Ridge) -> Tensor | None:
     """The multipliers ``[m, K]``, zero where a module has no violation; None if no module has one."""
     violated = (b < 0).any(dim=1)
-    if not violated.any():
+    is_violated = violated.tolist()
+    if not any(is_violated):
         return None
+    if all(is_violated):
+        return dual(K, b, memory_strength=memory_strength, solver=solver, ridge=ridge)
     v = torch.zeros_like(b)
     v[violated] = dual(K[violated], b[violated], memory_strength=memory_strength, solver=solver, ridge=ridge)
     return v
@@ -170,7 +172,7 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
 
 def _check_finite(K: Tensor, b: Tensor) -> None:
     """Finds what is not finite from the products alone, without another pass over the gradients."""
-    if torch.isfinite(K).all() and torch.isfinite(b).all():
+    if all_finite(K, b):
         return
     is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
     if is_bad_row.any():

@@ -40,6 +40,11 @@ class Use:
     first: int
     sizes: tuple[int, ...]
 
+    @property
+    def positions(self) -> int:
+        """How often each sample is in the input, once a token for example; features come last."""
+        return self.a[0].numel() // self.a.shape[-1]
+
     def gradients(self, outputs: slice, out: Tensor) -> None:
         """Writes those of some entries of the parameter's first dimension, ``[groups, entries, ...]``."""
         a = (
@@ -94,9 +99,8 @@ class Capture:
     def __enter__(self) -> "Capture":
         try:
             self._prepare(self._model, set())
-            for p in self._parameters:
-                self._exit.callback(p.requires_grad_, True)
-                p.requires_grad_(False)
+            self._exit.callback(self._require_gradients, True)
+            self._require_gradients(False)
         except BaseException:
             self._exit.close()
             raise
@@ -104,6 +108,10 @@ class Capture:
 
     def __exit__(self, *_: object) -> None:
         self._exit.close()
+
+    def _require_gradients(self, do: bool) -> None:
+        for p in self._parameters:
+            p.requires_grad_(do)
 
     def backward(self, loss: Tensor) -> dict[int, Tensor]:
         """Runs backward; returns the gradients ``[K, ...]`` of the parameters that autograd gives."""
@@ -126,7 +134,7 @@ class Capture:
         if id(module) in seen:
             return
         seen.add(id(module))
-        own = [(name, p) for name, p in module.named_parameters(recurse=False) if id(p) in self._index]
+        own = [(name, p) for name, p in module._parameters.items() if p is not None and id(p) in self._index]
         children = list(module.children())
         if len(set(self._tasks)) > 1 and hasattr(module, "forward_single_task"):
             if _is_trunk_with_heads(module):
@@ -171,7 +179,7 @@ class Capture:
     def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, seen: range, d: Tensor) -> None:
         sizes = tuple(self._sizes[seen.start : seen.stop])
         with torch.no_grad():
-            for name, p in layer.named_parameters(recurse=False):
+            for name, p in layer._parameters.items():
                 if id(p) in self._index:
                     self._on_use(
                         self._index[id(p)], Use(layer, name, rule, a, d, self._first + seen.start, sizes)

@@ -1,32 +1,31 @@
 """Reference gradients in factors: the products and the update that G would give, without G."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import Blocks
-from avalanche_mgem.functional.gram import accumulation_dtype, is_near_underflow, products
+from avalanche_mgem.functional.gram import (
+    accumulation_dtype,
+    all_finite,
+    is_in_range,
+    is_near_underflow,
+    least_square,
+    products,
+)
 from avalanche_mgem.references.capture import Use
-from avalanche_mgem.references.rules import linear
+from avalanche_mgem.references.samples import (
+    LinearLayer,
+    Samples,
+    is_cheaper_by_samples,
+    joined,
+    members,
+)
 
 TILE_BYTES = 2**25
 """Rows of one parameter that exist at a time, when they are not kept."""
-
-
-def is_cheaper_by_samples(use: Use, num_constraints: int, num_samples: int) -> bool:
-    """Whether a linear layer's products cost less by way of the products of all pairs of samples.
-
-    Compares the multiplications of the two ways, which is enough as both are matrix products.
-    """
-    if use.rule is not linear or use.name != "weight":
-        return False
-    positions = use.a[0].numel() // use.a.shape[-1]
-    M, inputs, outputs = num_samples * positions, use.a.shape[-1], use.d.shape[-1]
-    by_samples = M * M * (inputs + outputs) + 2 * M * inputs * outputs
-    by_rows = (M + 4 * num_constraints * (num_constraints + 4)) * inputs * outputs
-    return by_samples < by_rows
 
 
 class Factors:
@@ -49,7 +48,7 @@ class Factors:
         self._rows: dict[int, Tensor] = {}
         self._is_written: dict[int, list[bool]] = {}
         self._uses: dict[int, list[Use]] = {}
-        self._samples: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._samples: tuple[Blocks, torch.dtype, list[Samples], set[int]] | None = None
 
     def keep(self, index: int, use: Use) -> None:
         """Keeps a use of the parameter at ``index``."""
@@ -81,9 +80,9 @@ class Factors:
         """As :func:`avalanche_mgem.functional.gram`, which says what it returns."""
         self._clear_unwritten()
         dtype = accumulation_dtype(g, torch.empty(0, dtype=self._dtype))
-        K, b = self._products(g, blocks, dtype, diagonal, self._by_samples(blocks))
+        K, b = self._products(g, blocks, dtype, diagonal=diagonal)
         if self._is_out_of_range(g, blocks, K, b):  # by rows: what is not finite stays in its row
-            K, b = self._products(g, blocks, torch.float64, diagonal, {})
+            K, b = self._products(g, blocks, torch.float64, diagonal=diagonal, only_rows=True)
         return K, b
 
     def combine(self, g: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
@@ -92,13 +91,11 @@ class Factors:
         dtype = torch.promote_types(accumulation_dtype(g, torch.empty(0, dtype=self._dtype)), v.dtype)
         v, changed = v.to(dtype), (v != 0).any(dim=1).tolist()
         z = g.to(dtype, copy=True) if out is None or out.dtype != dtype else out.copy_(g)
-        by_samples = self._by_samples(blocks)
-        for index, module in by_samples.items():
-            if changed[module]:
-                a, d, members = self._joined(index, dtype)
-                weights = (members @ v[module]).unsqueeze(1)
-                self._own(z, index).view(d.shape[1], a.shape[1]).addmm_((d * weights).mT, a)
-        for offset, rows in self._tiles(dtype, without=by_samples):
+        by_samples, indices = self._by_samples(blocks, dtype)
+        for samples in by_samples:
+            if changed[samples.module]:
+                samples.add_update(z, v[samples.module])
+        for offset, rows in self._tiles(dtype, without=indices):
             part = z[offset : offset + rows.shape[1]]
             for module, where in blocks.pieces(offset, offset + rows.shape[1]):
                 if not changed[module]:
@@ -118,15 +115,16 @@ class Factors:
         return G
 
     def _products(
-        self, g: Tensor, blocks: Blocks, dtype: torch.dtype, diagonal: bool, by_samples: dict[int, int]
+        self, g: Tensor, blocks: Blocks, dtype: torch.dtype, *, diagonal: bool, only_rows: bool = False
     ) -> tuple[Tensor, Tensor]:
         m, n = len(blocks.sizes), self.num_constraints
         g = g.to(dtype)
         K = torch.zeros(m, n, n, dtype=dtype, device=g.device)
         b = torch.zeros(m, n, dtype=dtype, device=g.device)
-        for index, module in by_samples.items():
-            self._add_by_samples(K[module], b[module], self._own(g, index), index)
-        for offset, rows in self._tiles(dtype, without=by_samples):
+        by_samples, indices = ([], set()) if only_rows else self._by_samples(blocks, dtype)
+        for samples in by_samples:
+            samples.add_products(K[samples.module], b[samples.module], g)
+        for offset, rows in self._tiles(dtype, without=indices):
             own = g[offset : offset + rows.shape[1]]
             for module, where in blocks.pieces(offset, offset + rows.shape[1]):
                 added = products(own[where], rows[:, where], diagonal=diagonal)
@@ -134,48 +132,51 @@ class Factors:
                 b[module] += added[1]
         return K, b
 
-    def _add_by_samples(self, K: Tensor, b: Tensor, g: Tensor, index: int) -> None:
-        """The inner product of two outer products d a^T is the product of those of d and of a."""
-        a, d, members = self._joined(index, K.dtype)
-        pairs = (a @ a.mT).mul_(d @ d.mT)
-        K += members.mT @ pairs @ members
-        b += members.mT @ (a @ g.view(d.shape[1], a.shape[1]).mT).mul_(d).sum(dim=1)
+    def _by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[Samples], set[int]]:
+        """What goes by pairs of samples, and the parameters that are in it."""
+        known = self._samples
+        if known is None or known[0] is not blocks or known[1] != dtype:
+            known = self._samples = blocks, dtype, *self._found_by_samples(blocks, dtype)
+        return known[2:]
 
-    def _joined(self, index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs ``[M, in]``, output gradients ``[M, out]`` and membership ``[M, K]`` of a linear layer."""
-        if index not in self._samples or self._samples[index][0].dtype != dtype:
-            inputs, gradients, owners = [], [], []
-            for use in self._uses[index]:
-                inputs.append(use.a.reshape(-1, use.a.shape[-1]).to(dtype))
-                gradients.append(use.d.reshape(-1, use.d.shape[-1]).to(dtype))
-                positions = len(inputs[-1]) // sum(use.sizes)
-                owners += [k for k, size in enumerate(use.sizes, use.first) for _ in range(size * positions)]
-            constraints = torch.arange(self.num_constraints, device=self._device)
-            members = (torch.tensor(owners, device=self._device).unsqueeze(1) == constraints).to(dtype)
-            self._samples[index] = _cat(inputs), _cat(gradients), members
-        return self._samples[index]
-
-    def _by_samples(self, blocks: Blocks) -> dict[int, int]:
-        """The parameters whose products are those of pairs of samples, and the module of each."""
-        found = {}
-        for index, uses in self._uses.items():
-            pieces = blocks.pieces(self._start(index), self._ends[index])
-            samples = sum(sum(use.sizes) for use in uses)
-            if (
-                len(pieces) == 1
-                and index not in self._rows
-                and all(is_cheaper_by_samples(use, self.num_constraints, samples) for use in uses)
+    def _found_by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[Samples], set[int]]:
+        module_of = {index: self._module(index, blocks) for index in self._uses}
+        biases = {
+            (module_of[index], *map(id, (use.d for use in uses))): index
+            for index, uses in self._uses.items()
+            if uses[0].name == "bias"
+        }
+        found: dict[Hashable, Samples] = {}
+        indices = set()
+        for index, module in module_of.items():
+            uses = self._uses[index]
+            number = sum(sum(use.sizes) for use in uses)
+            if module is None or not all(
+                is_cheaper_by_samples(use, self.num_constraints, number) for use in uses
             ):
-                found[index] = pieces[0][0]
-        return found
+                continue
+            bias = biases.get((module, *map(id, (use.d for use in uses))))
+            seen = tuple((use.sizes, use.first, use.positions) for use in uses)
+            if (module, seen) not in found:
+                of = members(seen, self.num_constraints, dtype, self._device)
+                found[module, seen] = Samples(module, of, [])
+            places = self._place(index), None if bias is None else self._place(bias)
+            found[module, seen].layers.append(LinearLayer(*places, *joined(uses, dtype)))
+            indices |= {index} if bias is None else {index, bias}
+        return list(found.values()), indices
+
+    def _module(self, index: int, blocks: Blocks) -> int | None:
+        """The only module of a parameter of which there are no rows; None if there are several, or rows."""
+        pieces = blocks.pieces(self._start(index), self._ends[index])
+        return pieces[0][0] if len(pieces) == 1 and index not in self._rows else None
 
     def _start(self, index: int) -> int:
         """The first of a parameter's coordinates."""
         return self._ends[index] - self._shapes[index].numel()
 
-    def _own(self, x: Tensor, index: int) -> Tensor:
-        """A parameter's coordinates of a vector."""
-        return x[self._start(index) : self._ends[index]]
+    def _place(self, index: int) -> slice:
+        """A parameter's coordinates."""
+        return slice(self._start(index), self._ends[index])
 
     def _rows_of(self, index: int) -> Tensor:
         if index not in self._rows:
@@ -225,19 +226,16 @@ class Factors:
 
     def _is_out_of_range(self, g: Tensor, blocks: Blocks, K: Tensor, b: Tensor) -> bool:
         """Whether a product has overflowed, or the square of something that is not zero is near underflow."""
-        if not (torch.isfinite(K).all() and torch.isfinite(b).all()):
+        if is_in_range(K, b):
+            return False
+        if not all_finite(K, b):
             return True
         if K.dtype == torch.float64:
             return False
-        info = torch.finfo(K.dtype)
-        is_tiny = K.diagonal(dim1=-2, dim2=-1) < info.tiny / info.eps
+        is_tiny = K.diagonal(dim1=-2, dim2=-1) < least_square(K.dtype)
         if is_tiny.any():
             for offset, rows in self._tiles(self._dtype):
                 for module, where in blocks.pieces(offset, offset + rows.shape[1]):
                     if is_tiny[module].any() and rows[is_tiny[module]][:, where].any():
                         return True
         return is_near_underflow(g, b, blocks)
-
-
-def _cat(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
 
-from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.constraints import Constraints, owners
 from avalanche_mgem.references.capture import Capture, Use
-from avalanche_mgem.references.factors import Factors, is_cheaper_by_samples
+from avalanche_mgem.references.factors import Factors
 from avalanche_mgem.references.loop import Criterion, Forward
+from avalanche_mgem.references.samples import is_cheaper_by_samples
 
 KEPT_ROWS_BYTES = 2**30
 """G up to this size is kept, which saves computing its rows a second time for the update."""
@@ -132,15 +133,18 @@ class _Keeper:
         self._factors, self._parameters = factors, parameters
         self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
         self._keeps_all_rows = keeps_all_rows
+        self._by_samples: set[nn.Module] = set()
         self.bytes = 0  # of the layers' outputs that went by
 
     def __call__(self, index: int, use: Use) -> None:
         p = self._parameters[index]
         if use.name == "weight":
             self.bytes += _bytes(use.d)
+            if is_cheaper_by_samples(use, self._num_constraints, self._num_samples):
+                self._by_samples.add(use.layer)
         number = len(use.sizes)
         is_small = self._keeps_all_rows or number * _bytes(p) <= _bytes(use.a) + _bytes(use.d)
-        if is_small and not is_cheaper_by_samples(use, self._num_constraints, self._num_samples):
+        if is_small and use.layer not in self._by_samples:  # there its bias goes with it
             everything = slice(0, len(p))
             self._factors.write(
                 index, use.first, number, lambda out: use.gradients(everything, out.view(number, *p.shape))
@@ -151,17 +155,15 @@ class _Keeper:
 
 def _sum_of_means(criterion: Criterion, output: Tensor, part: Constraints) -> Tensor:
     """The sum of the groups' mean losses: of one output, only its own group's mean has a gradient."""
-    sizes = list(part.sizes)
     if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion) and part.y.dim() == 1:
         ignored, smoothing = criterion.ignore_index, criterion.label_smoothing
         losses = F.cross_entropy(
             output, part.y, ignore_index=ignored, reduction="none", label_smoothing=smoothing
         )
-        counted = (part.y != ignored).to(losses.dtype)
-        if len(set(sizes)) == 1:
-            return (losses.view(len(sizes), -1).sum(1) / counted.view(len(sizes), -1).sum(1)).sum()
-        means = zip(torch.split(losses, sizes), torch.split(counted, sizes), strict=True)
-        return torch.stack([own.sum() / number.sum() for own, number in means]).sum()
+        of = owners(part.sizes, output.device)
+        counted = losses.new_zeros(len(part)).index_add_(0, of, (part.y != ignored).to(losses.dtype))
+        return losses @ counted.reciprocal_()[of]
+    sizes = list(part.sizes)
     groups = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
     return torch.stack([criterion(output_k, y_k) for output_k, y_k in groups]).sum()
 

@@ -130,7 +130,7 @@ def rule_of(layer: nn.Module) -> Rule | None:
 
     Only for the very classes of torch: a subclass may compute something else.
     """
-    if any(name not in ("weight", "bias") for name, _ in layer.named_parameters(recurse=False)):
+    if not layer._parameters.keys() <= {"weight", "bias"}:
         return None
     if isinstance(layer, nn.Embedding):
         changes_weights = layer.max_norm is not None

@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float64]
 
 def on_host(solve: Callable[[Array, Array, Array], Array], K: Tensor, b: Tensor, lower: Tensor) -> Tensor:
     """Copies the small problems to the host once, solves them one by one, and copies ``v`` back."""
-    Ks, bs, lowers = (x.detach().cpu().to(torch.float64).numpy() for x in (K, b, lower))
+    Ks, bs, lowers = (x.detach().to("cpu", torch.float64).numpy() for x in (K, b, lower))
     v = np.empty_like(bs)
     for j in range(len(bs)):
         v[j] = solve(Ks[j], bs[j], lowers[j])

@@ -269,19 +269,29 @@ def test_products_and_update_from_factors_are_those_of_the_matrix(name, kind, ke
     torch.testing.assert_close(z, project(g, G, modules=blocks, memory_strength=0.5), rtol=1e-6, atol=1e-6)
 
 
-def test_few_samples_and_many_constraints_go_by_pairs_of_samples():
+@pytest.mark.parametrize("module_of_bias", [0, 1])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_few_samples_and_many_constraints_go_by_pairs_of_samples(module_of_bias, is_shared):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 30)).double()
-    groups = constraints(torch.randn(24, 50).double(), torch.randint(0, 30, (24,)), (1,) * 24)
+    layers = [nn.Linear(50, 40), nn.Linear(40, 40, bias=False), nn.Linear(40, 40), nn.Linear(40, 30)]
+    if is_shared:
+        layers[2].weight = layers[1].weight
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.Tanh()))).double()
+    named = dict(model.named_parameters())
+    ids = [torch.full((p.numel(),), module_of_bias if name == "0.bias" else 0) for name, p in named.items()]
+    blocks = Blocks.from_modules(torch.cat(ids), sum(len(part) for part in ids))
+    groups = constraints(torch.randn(24, 50).double(), torch.randint(0, 30, (24,)), (1,) * 20 + (4,))
     factors = Layerwise()(groups, *arguments(model))
-    assert 0 in factors._by_samples(Blocks((sum(p.numel() for p in model.parameters()),)))  # or no point
+    by_rows = {"0.bias"} if module_of_bias else set()  # in another module than its weight
+    by_rows |= {"4.bias"} if is_shared else set()  # not with its weight each time
+    expected_indices = {i for i, name in enumerate(named) if name not in by_rows}
+    assert factors._by_samples(blocks, torch.float64)[1] == expected_indices  # or there is no point
     G = loop(groups, *arguments(model))
     g = torch.randn(G.shape[1], dtype=torch.float64)
-    for found, expected in zip(
-        factors.gram(g, Blocks((len(g),))), gram(g, G, Blocks((len(g),))), strict=True
-    ):
+    for found, expected in zip(factors.gram(g, blocks), gram(g, G, blocks), strict=True):
         torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(project(g, factors), project(g, G), rtol=1e-6, atol=1e-9)
+    z = project(g, factors, modules=blocks)
+    torch.testing.assert_close(z, project(g, G, modules=blocks), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
