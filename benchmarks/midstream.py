@@ -110,6 +110,11 @@ def stock_agem(model: nn.Module, patterns_per_exp: int, sample_size: int) -> AGE
     return AGEM(patterns_per_exp=patterns_per_exp, sample_size=sample_size, **_arguments(model))
 
 
+def plain(model: nn.Module) -> SupervisedTemplate:
+    """Plain training of a copy of the model."""
+    return SupervisedTemplate(**_arguments(model))
+
+
 def silent(metrics: list[PluginMetric[float]] | None = None) -> EvaluationPlugin:
     """An evaluator that prints nothing; both sides have the same one."""
     return EvaluationPlugin(*(metrics or []), loggers=[BaseLogger()])

@@ -5,8 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.functional import project
+from avalanche_mgem.references.loop import loop
 from benchmarks import cli, record, report
+from benchmarks.bare import bare_step
 from benchmarks.row import Agreement, Measured, Row
 
 ROW = Row("made_up", "this", "that", at_least=True, floor=2.0, goal=4.0, measure=lambda options: MEASURED[-1])
@@ -59,3 +65,15 @@ def test_a_misspelt_row_is_named_with_the_right_one(capsys):
 def test_missing_data_is_an_error_that_names_the_file(tmp_path, capsys):
     assert cli.main(["--threads", "1", "--only", "references", "--dataset-root", str(tmp_path)]) == 2
     assert str(Path("MNIST", "raw")) in capsys.readouterr().err
+
+
+def test_the_bare_step_computes_the_update():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    x, y = torch.randn(12, 8), torch.randint(3, (12,))
+    whole = Constraints(x, y, None, (3, 4, 5), ((0, 0), (1, 0), (2, 0)), (None,) * 3)
+    parameters = list(model.parameters())
+    G = loop(whole, model, lambda x, _: model(x), nn.CrossEntropyLoss(), parameters)
+    g = -G.sum(dim=0)
+    z = bare_step(model, whole, g, memory_strength=0.5)()
+    torch.testing.assert_close(z, project(g, G, memory_strength=0.5), rtol=1e-4, atol=1e-5)

@@ -8,10 +8,11 @@ import torch
 from avalanche.models import SlimResNet18
 from torch import nn
 
+from benchmarks.bare import bare_step
 from benchmarks.data import Stream, avalanche_permuted_mnist, noise, split_cifar100
-from benchmarks.midstream import MidStream, ours, stock_agem, trained, with_conflict
+from benchmarks.midstream import GAMMA, MidStream, ours, plain, stock_agem, trained, with_conflict
 from benchmarks.row import Measured, Options, Row
-from benchmarks.rows.steps import MEMORY, PAST, memory, mlp, mnist
+from benchmarks.rows.steps import CALLS, MEMORY, PAST, memory, mlp, mnist
 from benchmarks.timing import in_turns
 
 _FINER = {"num_modules": 8, "num_groups": 4, "normalize_memory_strength": True}
@@ -84,7 +85,10 @@ def _flat_cost(options: Options) -> Measured:
     )
     with_conflict(long, short)
     seconds = in_turns(
-        {"many": long.step, "few": short.step}, repetitions=options.size(100, 3), report=options.report
+        {"many": long.step, "few": short.step},
+        repetitions=options.size(30, 3),
+        calls=CALLS,
+        report=options.report,
     )
     settings = {
         "past_experiences": [many, few],
@@ -108,9 +112,16 @@ def _agem_role(options: Options) -> Measured:
     mine = MidStream(ours(model, kept, options.seed, patterns_per_step=kept), stream)
     agem = MidStream(stock_agem(model, kept, sample_size=kept), stream)
     with_conflict(mine, agem)
-    seconds = in_turns(
-        {"ours": mine.step, "A-GEM": agem.step}, repetitions=options.size(30, 3), report=options.report
-    )
+    plugin = mine.plugin()
+    drawn = next(plugin.memory.steps(stream[-1], torch.device("cpu")))
+    sides = {
+        "ours": mine.step,
+        "A-GEM": agem.step,
+        "plain": MidStream(plain(model), stream).step,
+        "bare": bare_step(model, drawn, mine.plain_gradient(), GAMMA),
+    }
+    seconds = in_turns(sides, repetitions=options.size(20, 3), calls=CALLS, report=options.report)
+    step, stock, least, bare = (median(seconds[name]) for name in sides)
     settings = {
         "past_experiences": len(stream) - 1,
         "patterns_per_exp": kept,
@@ -119,7 +130,12 @@ def _agem_role(options: Options) -> Measured:
         "minibatch": 10,
         "references": mine.plugin().reference_backend,
     }
-    return Measured(seconds["ours"], seconds["A-GEM"], None, settings)
+    record = {
+        "A-GEM's step / a step of plain training": stock / least,
+        "A-GEM's step / plain training and the bare arithmetic of ours": stock / (least + bare),
+        "our step / plain training and its bare arithmetic": step / (least + bare),
+    }
+    return Measured(seconds["ours"], seconds["A-GEM"], None, settings, record)
 
 
 FINER = (

@@ -13,6 +13,8 @@ from benchmarks.timing import in_turns
 
 MEMORY = 256
 PAST = 19
+CALLS = 10
+"""Steps of one side in a turn; see :func:`benchmarks.timing.in_turns`."""
 
 
 def mlp(seed: int, hidden_layers: int = 2) -> nn.Module:
@@ -57,7 +59,10 @@ def _settings(options: Options, mine: MidStream) -> dict[str, object]:
 def _step_gem_mlp(options: Options) -> Measured:
     mine, stock = _side_by_side(options)
     seconds = in_turns(
-        {"ours": mine.step, "stock": stock.step}, repetitions=options.size(60, 3), report=options.report
+        {"ours": mine.step, "stock": stock.step},
+        repetitions=options.size(20, 3),
+        calls=CALLS,
+        report=options.report,
     )
     return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), _settings(options, mine))
 
@@ -73,7 +78,8 @@ def _references(options: Options) -> Measured:
 
     seconds = in_turns(
         {"ours": mine.references, "replay": replay, "stock": stock.references, "step": mine.step},
-        repetitions=options.size(60, 3),
+        repetitions=options.size(20, 3),
+        calls=CALLS,
         report=options.report,
     )
     replayed = median(seconds["replay"])
