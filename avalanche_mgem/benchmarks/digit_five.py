@@ -10,7 +10,7 @@ from torchvision.datasets import MNIST, SVHN, USPS
 from avalanche_mgem.benchmarks.domains import (
     HALF,
     Transform,
-    check_names,
+    checked_names,
     domain_incremental,
     image_transforms,
 )
@@ -83,7 +83,7 @@ def DigitFive(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
         ValueError: if a domain, or a digit of it, is missing, or an argument is not allowed; and when a file
             is read that is no image.
     """
-    check_names("domains", domains, DIGIT_FIVE)
+    domains = checked_names("domains", domains, DIGIT_FIVE)
     transforms = image_transforms(train_transform, eval_transform, mean, std)
     pairs = [_domain(Path(dataset_root), name) for name in domains]
     return domain_incremental(

@@ -9,7 +9,7 @@ from avalanche.benchmarks import GenericCLScenario
 from avalanche_mgem.benchmarks.domains import (
     HALF,
     Transform,
-    check_names,
+    checked_names,
     domain_incremental,
     image_transforms,
 )
@@ -59,7 +59,7 @@ def DomainNet(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
             tested and nowhere trained, or an argument is not allowed; and when a file is read that is no
             image.
     """
-    check_names("domains", domains, DOMAIN_NET)
+    domains = checked_names("domains", domains, DOMAIN_NET)
     transforms = image_transforms(train_transform, eval_transform, mean, std)
     folder = Path(dataset_root) / "domainnet"
     train = [_listed(folder, f"{name}_train.txt", image_size) for name in domains]

@@ -80,16 +80,21 @@ def image_transforms(
     return train, test
 
 
-def check_names(key: str, names: Sequence[str], known: Collection[str]) -> None:
-    """Whether a list that chooses experiences by their names is in order.
+def checked_names(key: str, names: Sequence[object], known: Collection[str]) -> list[str]:
+    """A list that chooses experiences by their names, which may look like numbers (folders of years).
 
     Raises:
-        ValueError: if a name is not known, or given twice, or there is none.
+        ValueError: if it is no list, a name is not known or given twice, or there is none.
     """
-    unknown = [name for name in names if name not in known]
-    if unknown or not names or len(set(names)) < len(names):
+    if isinstance(names, str):
+        raise ValueError(f"{key} must be a list of names, such as [{names}]; got {names!r}.")
+    chosen = [str(name) for name in names]
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
         problem = (
             f"there is no {unknown[0]!r}" if unknown else "it must have at least one name, and each once"
         )
-        listed = ", ".join(map(str, names))
-        raise ValueError(f"{key}=[{listed}]: {problem}; allowed are {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"{key}=[{', '.join(chosen)}]: {problem}; allowed are {', '.join(sorted(known))}."
+        )
+    return chosen

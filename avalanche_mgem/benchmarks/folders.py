@@ -9,7 +9,7 @@ from avalanche.benchmarks import GenericCLScenario, NCScenario, nc_benchmark
 from avalanche_mgem.benchmarks.domains import (
     HALF,
     Transform,
-    check_names,
+    checked_names,
     domain_incremental,
     image_transforms,
 )
@@ -55,8 +55,7 @@ def ImageFolders(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     """
     root = Path(dataset_root)
     known = subfolders(root, "a folder for each experience")
-    names = known if experiences is None else experiences
-    check_names("experiences", names, known)
+    names = checked_names("experiences", known if experiences is None else experiences, known)
     ids = numbered(class_name for name in names for class_name in class_names(root / name))
     train, evaluation = image_transforms(train_transform, eval_transform, mean, std)
     return domain_incremental(

@@ -1,9 +1,10 @@
 """The command ``mgem-report``."""
 
+import math
 import os
 import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,7 +87,7 @@ def _parser() -> ArgumentParser:
         help="a setting that varies and trades LA for BWD (default: memory_strength if it varies)",
     )  # fmt: skip
     add(
-        "--reference", metavar=("LA", "BWD"), nargs=2, type=float,
+        "--reference", metavar=("LA", "BWD"), nargs=2, type=_finite,
         help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
     )  # fmt: skip
     add(
@@ -94,6 +95,13 @@ def _parser() -> ArgumentParser:
         help="log tables and figures to W&B too; offline without an API key (default project: W&B's own)",
     )  # fmt: skip
     return parser
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ArgumentTypeError(f"it must be a finite number; got {word}")
+    return value
 
 
 def _where(words: Sequence[str]) -> dict[str, list[str]]:

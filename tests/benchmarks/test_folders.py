@@ -66,6 +66,14 @@ def test_each_folder_is_an_experience(domains: Path) -> None:
             assert list(experience.dataset.targets) == y.tolist()
 
 
+def test_folders_of_years_need_no_quotes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "2019", 0, "ab")
+    write_classes(tmp_path / "2020", 1, "ab")
+    years = [ImageFolders(tmp_path, experiences=given) for given in ([2020, 2019], ["2020", "2019"])]
+    assert is_equal(*years)
+    assert read_colours(batch(years[0].train_stream[0])[0])[0] == colour(1, 0, 0)
+
+
 def test_the_order_of_experiences_can_be_chosen(domains: Path) -> None:
     benchmark = ImageFolders(domains, experiences=["2_night", "1_day"], return_task_id=True)
     assert [e.task_labels for e in benchmark.train_stream] == [[0], [1]]
@@ -198,6 +206,7 @@ def test_split_with_a_head_a_task(tree: Path) -> None:
             r"experiences=.*: it must have at least one name, and each once",
         ),
         ({"experiences": []}, r"experiences=\[\]: it must have at least one name"),
+        ({"experiences": "dawn"}, r"experiences must be a list of names, such as \[dawn\]; got 'dawn'"),
     ],
 )
 def test_arguments_that_are_not_allowed(domains: Path, given: dict[str, object], message: str) -> None:
