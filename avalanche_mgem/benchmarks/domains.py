@@ -94,7 +94,5 @@ def checked_names(key: str, names: Sequence[object], known: Collection[str]) -> 
         problem = (
             f"there is no {unknown[0]!r}" if unknown else "it must have at least one name, and each once"
         )
-        raise ValueError(
-            f"{key}=[{', '.join(chosen)}]: {problem}; allowed are {', '.join(sorted(known))}."
-        )
+        raise ValueError(f"{key}=[{', '.join(chosen)}]: {problem}; allowed are {', '.join(sorted(known))}.")
     return chosen
