@@ -230,6 +230,8 @@ def _infer(cfg: DictConfig, benchmark: Any) -> None:
     cfg.inferred.input_shape = shape
     cfg.inferred.input_size = prod(shape)
     cfg.inferred.n_experiences = len(benchmark.train_stream)
+    streams = benchmark.train_stream, benchmark.test_stream
+    cfg.inferred.n_samples = [sum(len(experience.dataset) for experience in stream) for stream in streams]
 
 
 def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:

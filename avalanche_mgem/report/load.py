@@ -127,7 +127,13 @@ def _select(runs: list[Run], where: Mapping[str, str | Sequence[str]]) -> list[R
 
 def _properties(run: Run) -> dict[str, Any]:
     environment = {f"environment.{key}": value for key, value in run.environment.items()}
-    return {**environment, **run.config, "strategy": run.strategy, "benchmark": run.benchmark}
+    return {**environment, **run.config, **_size(run), "strategy": run.strategy, "benchmark": run.benchmark}
+
+
+def _size(run: Run) -> dict[str, Any]:
+    """How much data the benchmark had, which tells folders of images apart that the configuration does not."""
+    samples = run.config.get("inferred.n_samples")
+    return {"n_experiences": run.matrix.shape[1], **({} if samples is None else {"n_samples": samples})}
 
 
 def _number_text(value: str) -> str:
@@ -141,11 +147,13 @@ def _number_text(value: str) -> str:
 def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The chosen settings of each run, in which seeds that follow the run's are the same in all."""
     settings: dict[int, dict[str, Any]] = {}
+    told_by_all = set.intersection(*(set(_size(run)) for run in runs))  # older runs do not tell of samples
     for strategy in {run.strategy for run in runs}:
         numbers = [number for number, run in enumerate(runs) if run.strategy == strategy]
-        # The number of experiences is not in the configuration of folders of images, which are one each.
         chosen = [
-            {**chosen_settings(runs[i].config), "n_experiences": runs[i].matrix.shape[1]} for i in numbers
+            chosen_settings(runs[i].config)
+            | {key: value for key, value in _size(runs[i]).items() if key in told_by_all}
+            for i in numbers
         ]
         own = follow_seeds([(runs[i].seed, settings) for i, settings in zip(numbers, chosen, strict=True)])
         settings |= zip(numbers, own, strict=True)

@@ -14,6 +14,7 @@ _NOT_CHOSEN = {"seed", "inferred", "names", "logger", "channels_last", "gap_patt
 _PROTOCOL_GROUPS = {"benchmark", "model"}
 _PROTOCOL = {
     "n_experiences",
+    "n_samples",
     "samples_per_experience",
     "test_samples_per_experience",
     "train_mb_size",

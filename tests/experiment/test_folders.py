@@ -70,6 +70,9 @@ def test_each_runs_by_its_configuration_alone(
     assert all(accuracy in (0, 0.5, 1) for row in R for accuracy in row)
     saved = OmegaConf.load("run/config.yaml").inferred
     assert (saved.num_classes, saved.input_shape) == inferred
+    if benchmark == "split_image_folder":
+        files = [len(list((data / folder).glob(f"{part}/*/*.*"))) for part in ("train", "test")]
+        assert saved.n_samples == files
 
 
 def test_it_learns_what_the_folders_say(mgem: Mgem, tmp_path: Path) -> None:

@@ -109,6 +109,22 @@ def test_numbers_of_experiences_are_not_mixed(write_run, tmp_path) -> None:
     write_run("b", "naive", matrix=random_matrix(0)[:3, :2])
     with pytest.raises(ValueError, match=r"different protocols.*n_experiences: 2 \(1 run\), 3 \(1 run\)"):
         load_results(tmp_path)
+    assert load_results(tmp_path, where={"n_experiences": "2"}).runs["strategy"].tolist() == ["naive"]
+
+
+def test_data_of_another_size_is_another_protocol(write_run, tmp_path) -> None:
+    """Two folders of images have the same configuration but for dataset_root, which is the machine's."""
+    write_run("a", config={"inferred.n_samples": [60, 20]})
+    write_run("b", "naive", config={"inferred.n_samples": [60, 30]})
+    with pytest.raises(ValueError, match=r"different protocols.*n_samples: \[60,20\] \(1 run\), \[60,30\]"):
+        load_results(tmp_path)
+    assert load_results(tmp_path, where={"n_samples": "[60,30]"}).runs["strategy"].tolist() == ["naive"]
+
+
+def test_runs_from_before_the_samples_were_told_are_still_compared(write_run, tmp_path) -> None:
+    write_run("a")
+    write_run("b", "naive", config={"inferred.n_samples": [60, 30]})
+    assert "n_samples" not in load_results(tmp_path).protocol
 
 
 def test_a_seed_that_is_held_fixed_is_a_setting(write_run, tmp_path) -> None:
