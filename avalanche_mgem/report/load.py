@@ -131,7 +131,7 @@ def _properties(run: Run) -> dict[str, Any]:
 
 
 def _size(run: Run) -> dict[str, Any]:
-    """How much data the benchmark had, which tells folders of images apart that the configuration does not."""
+    """How much data there was, which tells folders of images apart that the configuration does not."""
     samples = run.config.get("inferred.n_samples")
     return {"n_experiences": run.matrix.shape[1], **({} if samples is None else {"n_samples": samples})}
 
