@@ -22,6 +22,10 @@ def check_folder(folder: Path) -> None:
     Raises:
         ValueError: naming a file that a report has not made.
     """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--output {folder}: a report replaces its whole folder; give another than you are in"
+        )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: it is a file")
     there = _files(folder) if folder.is_dir() else []

@@ -1,5 +1,6 @@
 """The tables of a report as one reads them, and their spelling in Markdown, LaTeX and a terminal."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -32,6 +33,9 @@ _LATEX = {
     "±": r"$\pm$",
     "|": r"\textbar{}",
 }
+
+_SIGN = re.compile(r"(?<![\w.])([-+])(?=\d)")
+"""The sign of a number; elsewhere a minus is a hyphen."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def _markdown_cell(cell: str) -> str:
-    for character in "\\|*_":
+    for character in "\\|*_`<":
         cell = cell.replace(character, f"\\{character}")
     return cell
 
@@ -171,8 +175,7 @@ def _latex_cell(cell: str) -> str:
     if cell == _NONE:
         return "--"
     escaped = "".join(_LATEX.get(character, character) for character in cell)
-    # The sign of a number; elsewhere a minus is a hyphen.
-    return f"${cell[0]}${escaped[1:]}" if cell[:1] in ("-", "+") and cell[1:2].isdigit() else escaped
+    return _SIGN.sub(r"$\1$", escaped)
 
 
 def print_results(table: pd.DataFrame, title: str) -> None:

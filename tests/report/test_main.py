@@ -97,12 +97,18 @@ def test_an_older_report_is_replaced_whole(
     assert (report / "notes.txt").read_text() == "mine"
 
 
-def test_other_folders_are_not_touched(write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_folders_are_not_touched(
+    write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = write_run("run")
     assert "holds no report" in refused(capsys, sweep, "--output", sweep)
     (tmp_path / "file").touch()
     assert "it is a file" in refused(capsys, sweep, "--output", tmp_path / "file")
     (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for own in (".", "..", "../empty", "x/.."):
+        assert "than you are in" in refused(capsys, sweep, "--output", own)
+    monkeypatch.chdir(tmp_path)
     main([str(sweep), "--output", str(tmp_path / "empty")])
     assert "report.md" in os.listdir(tmp_path / "empty")
 

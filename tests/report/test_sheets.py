@@ -57,12 +57,16 @@ def test_latex_has_no_special_character_left() -> None:
     assert r"$-$0.5 $\pm$ 0.1" in body
     assert "semi-supervised & $+$1" in body
     assert text.isascii()
+    assert "[$-$0.1, $+$0.2] of gem-2 at $-$1e-05" in latex(
+        Sheet("t", "[-0.1, +0.2] of gem-2 at -1e-05", (), [])
+    )
 
 
 def test_markdown_cells_stay_cells() -> None:
     lines = markdown(Sheet("t", "caption", ("method", "x"), [(NASTY, "1")])).splitlines()
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines[:3]] == [3, 3, 3]
     assert lines[1] == "| --- | ---: |"
+    assert markdown(Sheet("t", "<b> `x", (), [])).endswith("\\<b> \\`x\n")
 
 
 def test_the_terminal_has_80_columns(write_run, capsys: pytest.CaptureFixture[str]) -> None:
