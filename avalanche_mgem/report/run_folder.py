@@ -172,7 +172,7 @@ def _constraints(path: Path) -> pd.DataFrame:
 def _csv(path: Path) -> pd.DataFrame:
     _text(path)
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, float_precision="round_trip")  # pandas 2 reads the last digit wrong
     except ValueError as error:  # pandas' errors of parsing are of this type
         raise ValueError(f"{path}: not valid CSV: {' '.join(str(error).split())}") from error
     for column in frame:
