@@ -172,11 +172,12 @@ def _constraints(path: Path) -> pd.DataFrame:
 def _csv(path: Path) -> pd.DataFrame:
     _text(path)
     try:
-        frame = pd.read_csv(path, float_precision="round_trip")  # pandas 2 reads the last digit wrong
+        frame = pd.read_csv(path, dtype=str)  # pandas 2 would read the last digit of some numbers wrong
     except ValueError as error:  # pandas' errors of parsing are of this type
         raise ValueError(f"{path}: not valid CSV: {' '.join(str(error).split())}") from error
     for column in frame:
-        # A column of blanks alone is one of floats.
-        if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
-            raise ValueError(f"{path}: column {column!r} must hold numbers only")
+        try:
+            frame[column] = frame[column].astype(float)
+        except ValueError as error:
+            raise ValueError(f"{path}: column {column!r} must hold numbers only") from error
     return frame
