@@ -256,4 +256,16 @@ def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
     model.eval()
     for experience in benchmark.train_stream:
         avalanche_model_adaptation(model, experience)
+    if not isinstance(model, MultiTaskModule):
+        _check_outputs(cfg, model(torch.zeros(1, *shape)))
     return model.to(cfg.device)
+
+
+def _check_outputs(cfg: DictConfig, output: Any) -> None:
+    """Refuses a model with fewer outputs than classes, with which the loss fails somewhere in training."""
+    found, needed = output.shape[-1] if isinstance(output, torch.Tensor) else None, cfg.inferred.num_classes
+    if found is None or found < needed:
+        what = type(output).__name__ if found is None else f"{found} outputs"
+        raise UserError(
+            f"model ({cfg.model._target_}): it gives {what}; it must give at least {needed} outputs"
+        )

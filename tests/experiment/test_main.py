@@ -177,6 +177,7 @@ ERRORS = {
     "classes": (["benchmark=split_digits", "benchmark.n_experiences=3"], ["(10)", "n_experiences (3)"]),
     "no experience": (["benchmark.n_experiences=0"], ["n_experiences is 0", "at least 1"]),
     "model": (["model=reduced_resnet18"], ["SlimResNet18", "[1, 8, 8]"]),
+    "outputs": (["model.num_classes=3"], ["avalanche.models.SimpleMLP", "3 outputs", "at least 10"]),
     "model value": (["model.hidden_size=-1"], ["SimpleMLP", "-1"]),
     "config dir": (["--config-dir", "nowhere"], ["nowhere"]),
     "unwritable": (["hydra.run.dir=/dev/null/run"], ["/dev/null"]),
