@@ -162,7 +162,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.reference_dropout = reference_dropout
         self.references = References(references)
         self.reference_autocast = reference_autocast
-        self.memory_device = None if memory_device is None else torch.device(memory_device)
+        self.memory_device = None if memory_device is None else _usable(memory_device)
         self.keeps_last_step = False
         self.last_step: ConstrainedStep | None = None
         self._seconds_references = 0.0
@@ -327,6 +327,17 @@ class DMGEMPlugin(MGEMPlugin):
         **kwargs: Any,
     ):
         super().__init__(patterns_per_experience, memory_strength, num_groups=num_groups, **kwargs)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """The device, which is used only once there is a past: what is wrong with it is said at once."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"memory_device={device!s}: {reason}; allowed are None, cpu, and the devices of this machine."
+        ) from error
 
 
 def _now(device: torch.device) -> float:
