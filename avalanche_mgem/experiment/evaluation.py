@@ -51,7 +51,7 @@ def accuracies(metrics: dict[str, Any]) -> list[float]:
     """The accuracy on each test experience; not the stream's, which is weighted by samples."""
     by_experience = {}
     for name, value in metrics.items():
-        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)", name)
+        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/(?:Task\d+/)?Exp(\d+)", name)
         if match:
             by_experience[int(match[1])] = float(value)
     return [by_experience[number] for number in sorted(by_experience)]

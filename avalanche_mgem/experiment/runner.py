@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from avalanche.benchmarks import with_classes_timeline
 from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import JointTraining
@@ -183,9 +184,16 @@ def make_benchmark(cfg: DictConfig) -> Any:
             f"{name} needs the file {file} in the folder {cfg.dataset_root}; put it there or set "
             f"dataset_root (it is missing, and the download failed: {reason})"
         ) from error
+    if not (hasattr(benchmark, "train_stream") and hasattr(benchmark, "test_stream")):
+        what = type(benchmark).__name__
+        raise UserError(
+            f"benchmark ({node._target_}): it gives a {what}; it must give an Avalanche benchmark"
+        )
     train, test = len(benchmark.train_stream), len(benchmark.test_stream)
     if train != test:
         raise UserError(f"{name} has {train} training and {test} test experiences; mgem needs one for one")
+    if not hasattr(benchmark.train_stream[0], "classes_in_this_experience"):
+        benchmark = with_classes_timeline(benchmark)
     _infer(cfg, benchmark)
     benchmark = subsample(
         benchmark, cfg.samples_per_experience, cfg.test_samples_per_experience, seed=cfg.seed
@@ -247,7 +255,8 @@ def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
             if cfg.channels_last and "view size" in str(error):
                 reason += " Or set channels_last=false."
             raise UserError(f"model ({cfg.model._target_}): {reason}") from error
-    if len({label for experience in benchmark.train_stream for label in experience.task_labels}) > 1:
+    labels = {label for exp in benchmark.train_stream for label in getattr(exp, "task_labels", ())}
+    if len(labels) > 1:
         try:
             model = multi_head(model)
         except ValueError as error:

@@ -46,6 +46,8 @@ def check_settings(cfg: DictConfig) -> None:
     for group in GROUPS:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
             raise UserError(f"{group} needs a _target_, the import path of a class or function")
+    for group, name in cfg.names.items():
+        cfg.names[group] = name or cfg[group]._target_.rpartition(".")[2]  # not chosen by name
     if not isinstance(cfg.dataset_root, str):
         raise UserError(f"dataset_root={cfg.dataset_root}: it must be a folder")
     cfg.device = _device(str(cfg.device))
@@ -78,6 +80,11 @@ def build(group: str, node: DictConfig, **objects: Any) -> Any:
         reason = error.__cause__ or error
         raise UserError(f"{group}: {one_line(reason)}") from error
     _check_types(group, factory.func, factory.keywords)
+    if twice := sorted(objects.keys() & factory.keywords):
+        key = twice[0]
+        raise UserError(
+            f"{group}.{key}: mgem gives {key} itself; drop it, and set the {key} outside of {group}"
+        )
     try:
         return factory(**objects)
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:

@@ -178,6 +178,8 @@ ERRORS = {
     "no experience": (["benchmark.n_experiences=0"], ["n_experiences is 0", "at least 1"]),
     "model": (["model=reduced_resnet18"], ["SlimResNet18", "[1, 8, 8]"]),
     "outputs": (["model.num_classes=3"], ["avalanche.models.SimpleMLP", "3 outputs", "at least 10"]),
+    "given twice": (["+strategy.train_epochs=2"], ["strategy.train_epochs", "outside of strategy"]),
+    "no benchmark": (["~benchmark", "+benchmark._target_=builtins.dict"], ["dict", "an Avalanche benchmark"]),
     "model value": (["model.hidden_size=-1"], ["SimpleMLP", "-1"]),
     "config dir": (["--config-dir", "nowhere"], ["nowhere"]),
     "unwritable": (["hydra.run.dir=/dev/null/run"], ["/dev/null"]),
