@@ -95,7 +95,7 @@ def check_memory_strength(spec: MemoryStrength) -> MemoryStrength:
     """
     if isinstance(spec, Schedule) or (callable(spec) and not isinstance(spec, type)):
         return spec
-    if isinstance(spec, Sequence) and len(spec) > 0:
+    if isinstance(spec, list | tuple) and len(spec) > 0:
         return PerExperience(spec)
     return _checked(spec)
 

@@ -32,22 +32,31 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
 
     Raises:
         hydra.errors.HydraException: for groups and keys that do not exist.
+        NotADirectoryError: if ``config_dir`` is no folder.
 
     Example:
         >>> cfg = compose("strategy=gem", "strategy.memory_strength=0.25")
         >>> cfg.strategy.memory_strength, cfg.names.strategy
         (0.25, 'gem')
     """
-    own = [] if config_dir is None else [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"]
+    own = [] if config_dir is None else [_search_path(Path(config_dir))]
     register_resolvers()
     GlobalHydra.instance().clear()  # a run or another composition in this process has left its own
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = hydra_compose("config", overrides=[*own, *overrides], return_hydra_config=True)
-    names = {group: cfg.hydra.runtime.choices[group] for group in cfg.names}
+    names = {group: cfg.hydra.runtime.choices.get(group) for group in cfg.names}
     with open_dict(cfg):
         del cfg["hydra"]
     cfg.names = names
     return cfg
+
+
+def _search_path(folder: Path) -> str:
+    if not folder.is_dir():
+        raise NotADirectoryError(f"config_dir={folder}: there is no such folder")
+    # Not as_uri(): Hydra takes the path as it is, without decoding blanks.
+    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.searchpath=['file://{path}']"
 
 
 def register_resolvers() -> None:

@@ -20,7 +20,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "git": _git(Path(__file__).parent),
+        "git": _git(Path(__file__)),
     }
 
 
@@ -60,14 +60,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    """Revision of the repository that holds the package's source, or null outside of one."""
+def _git(file: Path) -> dict[str, Any] | None:
+    """Revision of the repository that the file is of; null if none, as in a virtual environment."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(file.parent), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", file.name)
         return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):  # no git, no repository, or no commit yet
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository of this file, or no commit
         return None

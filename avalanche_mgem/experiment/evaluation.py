@@ -23,7 +23,7 @@ from avalanche_mgem.metrics import constraint_metrics, generalization_gap_metric
 
 def make_loggers(cfg: DictConfig) -> list[BaseLogger]:
     """The loggers of the configuration's ``logger`` group; none by default."""
-    return [build(f"logger.{name}", node) for name, node in (cfg.get("logger") or {}).items()]
+    return [build(f"logger.{name}", node, BaseLogger) for name, node in (cfg.get("logger") or {}).items()]
 
 
 def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> EvaluationPlugin:

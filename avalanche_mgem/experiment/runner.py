@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from avalanche.benchmarks import with_classes_timeline
+from avalanche.benchmarks import CLScenario, with_classes_timeline
 from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import JointTraining
+from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
@@ -114,8 +115,9 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
     strategy = build(
         "strategy",
         cfg.strategy,
+        BaseSGDTemplate,
         model=model,
-        optimizer=build("optimizer", cfg.optimizer, params=model.parameters()),
+        optimizer=build("optimizer", cfg.optimizer, torch.optim.Optimizer, params=model.parameters()),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=cfg.train_mb_size,
         train_epochs=cfg.train_epochs,
@@ -174,7 +176,7 @@ def make_benchmark(cfg: DictConfig) -> Any:
     with open_dict(node):
         node.pop("preload", None)
     try:
-        benchmark = build("benchmark", node)
+        benchmark = build("benchmark", node, CLScenario)
     except UserError as error:
         path = missing_file(name, cfg.dataset_root)
         if path is None:
@@ -184,11 +186,8 @@ def make_benchmark(cfg: DictConfig) -> Any:
             f"{name} needs the file {file} in the folder {cfg.dataset_root}; put it there or set "
             f"dataset_root (it is missing, and the download failed: {reason})"
         ) from error
-    if not (hasattr(benchmark, "train_stream") and hasattr(benchmark, "test_stream")):
-        what = type(benchmark).__name__
-        raise UserError(
-            f"benchmark ({node._target_}): it gives a {what}; it must give an Avalanche benchmark"
-        )
+    if missing := {"train", "test"} - benchmark.streams.keys():
+        raise UserError(f"benchmark ({node._target_}): it has no {sorted(missing)[0]} stream")
     train, test = len(benchmark.train_stream), len(benchmark.test_stream)
     if train != test:
         raise UserError(f"{name} has {train} training and {test} test experiences; mgem needs one for one")
@@ -243,7 +242,7 @@ def _infer(cfg: DictConfig, benchmark: Any) -> None:
 
 
 def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
-    model: nn.Module = build("model", cfg.model)
+    model: nn.Module = build("model", cfg.model, nn.Module)
     if cfg.channels_last:  # weights of convolutions only
         model = model.to(memory_format=torch.channels_last)
     shape = list(cfg.inferred.input_shape)

@@ -41,6 +41,8 @@ def check_settings(cfg: DictConfig) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             also = " or null" if nullable else ""
             raise UserError(f"{key}={value}: it must be an integer, at least {minimum}{also}")
+    if cfg.seed >= 2**32:
+        raise UserError(f"seed={cfg.seed}: it must be less than 2**32, for NumPy's generator")
     if not isinstance(cfg.channels_last, bool):
         raise UserError(f"channels_last={cfg.channels_last}: it must be true or false")
     for group in GROUPS:
@@ -68,11 +70,11 @@ def _device(name: str) -> str:
     return name
 
 
-def build(group: str, node: DictConfig, **objects: Any) -> Any:
+def build(group: str, node: DictConfig, kind: type, **objects: Any) -> Any:
     """Calls the ``_target_`` of a group with its values and with the objects that the command provides.
 
     Raises:
-        UserError: if the target cannot be imported, or does not take the values.
+        UserError: if the target cannot be imported, does not take the values, or gives no ``kind``.
     """
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
@@ -86,9 +88,13 @@ def build(group: str, node: DictConfig, **objects: Any) -> Any:
             f"{group}.{key}: mgem gives {key} itself; drop it, and set the {key} outside of {group}"
         )
     try:
-        return factory(**objects)
+        made = factory(**objects)
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
         raise UserError(f"{group} ({node._target_}): {one_line(error)}") from error
+    if not isinstance(made, kind):
+        gives = f"it gives a {type(made).__name__}; allowed is {kind.__name__}"
+        raise UserError(f"{group} ({node._target_}): {gives}")
+    return made
 
 
 def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:

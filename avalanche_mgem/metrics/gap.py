@@ -134,7 +134,13 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
             raise ValueError(
                 f"stream has {len(stream)} experiences; the generalization gap needs that of number {number}."
             )
-        return stream[number]
+        found = stream[number]
+        if found.current_experience != number:
+            raise ValueError(
+                f"stream[{number}] is experience {found.current_experience}; the generalization gap "
+                "needs one stream, in the order of training."
+            )
+        return found
 
     def _test_stream(self, origin: Any) -> Any:
         benchmark = getattr(origin.origin_stream, "benchmark", None)

@@ -60,6 +60,10 @@ def test_own_configuration_files_join_in(tmp_path: Path) -> None:
     (tmp_path / "optimizer").mkdir()
     (tmp_path / "optimizer/mine.yaml").write_text("_target_: torch.optim.SGD\nlr: 0.7\n")
     assert compose("optimizer=mine", config_dir=tmp_path).optimizer.lr == 0.7
+    (tmp_path / "a b, 'c'").symlink_to(tmp_path)
+    assert compose("optimizer=mine", config_dir=tmp_path / "a b, 'c'").optimizer.lr == 0.7
+    with pytest.raises(NotADirectoryError, match="nowhere: there is no such folder"):
+        compose("strategy=gem", config_dir=tmp_path / "nowhere")
 
 
 def test_replay_keeps_as_many_samples_as_gem(tmp_path: Path) -> None:

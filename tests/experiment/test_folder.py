@@ -138,7 +138,10 @@ def test_summary_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, las
 
 
 def test_git_state_is_recorded(tmp_path: Path) -> None:
-    assert environment._git(tmp_path) is None
+    source = tmp_path / "package" / "source.py"
+    source.parent.mkdir()
+    source.touch()
+    assert environment._git(source) is None
 
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -147,6 +150,9 @@ def test_git_state_is_recorded(tmp_path: Path) -> None:
 
     git("init")
     git("commit", "--allow-empty", "-m", "first")
-    assert environment._git(tmp_path) == {"revision": git("rev-parse", "HEAD"), "dirty": False}
+    assert environment._git(source) is None  # installed inside of another repository
+    git("add", ".")
+    git("commit", "-m", "second")
+    assert environment._git(source) == {"revision": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "new").touch()
-    assert environment._git(tmp_path)["dirty"] is True
+    assert environment._git(source)["dirty"] is True
