@@ -38,6 +38,9 @@ def reference_gradients(
 
     Returns:
         G ``[K, P]``, or what stands for it.
+
+    Raises:
+        ValueError: if BatchNorm would have to normalise a group of one sample.
     """
     model, device = strategy.model, strategy.device
     if not isinstance(model, MultiTaskModule):  # without heads, all tasks go in one pass
@@ -48,8 +51,17 @@ def reference_gradients(
         return output
 
     mode = reference_mode(model, batchnorm=batchnorm, dropout=dropout, device=device)
-    with mode, torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        return references(constraints, model, forward, strategy._criterion, parameters)
+    try:
+        with mode, torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            return references(constraints, model, forward, strategy._criterion, parameters)
+    except ValueError as error:
+        if min(constraints.sizes) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        experience, group = constraints.origins[constraints.sizes.index(1)]
+        raise ValueError(
+            f"BatchNorm cannot normalise the one sample that group {group} of experience {experience} has in "
+            "a step; give it more samples, or reference_batchnorm='running'."
+        ) from error
 
 
 def write_gradients(z: Tensor, parameters: list[nn.Parameter]) -> None:

@@ -90,13 +90,13 @@ class EpisodicMemory:
     _draw_rng: np.random.Generator | None = None
 
     def __post_init__(self) -> None:
-        self.patterns_per_experience = _integer(
+        self.patterns_per_experience = checked_integer(
             "patterns_per_experience", self.patterns_per_experience, at_least=1
         )
-        self.num_groups = _integer("num_groups", self.num_groups, at_least=1)
+        self.num_groups = checked_integer("num_groups", self.num_groups, at_least=1)
         for name, least in (("seed", 0), ("patterns_per_step", 1), ("experiences_per_step", 1)):
             if getattr(self, name) is not None:
-                setattr(self, name, _integer(name, getattr(self, name), at_least=least))
+                setattr(self, name, checked_integer(name, getattr(self, name), at_least=least))
         if self.num_groups > self.patterns_per_experience:
             raise ValueError(
                 f"num_groups={self.num_groups} is larger than the memory of {self.patterns_per_experience} "
@@ -342,7 +342,8 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def _integer(name: str, value: Any, *, at_least: int) -> int:
+def checked_integer(name: str, value: Any, *, at_least: int) -> int:
+    """The value as an int, NumPy's too; a ValueError with its name for any other."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ValueError(f"{name} must be an integer of at least {at_least}; got {value!r}.")
     return int(value)

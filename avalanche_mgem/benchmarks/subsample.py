@@ -1,7 +1,12 @@
 """Smaller experiences for any benchmark."""
 
 import torch
-from avalanche.benchmarks import CLScenario, GenericCLScenario
+from avalanche.benchmarks import (
+    CLScenario,
+    GenericCLScenario,
+    benchmark_from_datasets,
+    with_classes_timeline,
+)
 from avalanche.benchmarks.utils import AvalancheDataset
 from torch import Generator
 
@@ -19,7 +24,7 @@ def subsample(
     transforms, the number and order of the experiences, and further streams stay as they are.
 
     Args:
-        benchmark: a benchmark whose datasets have class and task labels, as all of Avalanche's classic ones.
+        benchmark: a benchmark whose datasets have class labels, as all of Avalanche's for classification.
         samples_per_experience: training samples to keep of each experience; None, or more than there are,
             keeps all.
         test_samples_per_experience: the same for the test stream.
@@ -33,15 +38,16 @@ def subsample(
         return benchmark
     limits = {"train": samples_per_experience, "test": test_samples_per_experience}
     generator = torch.Generator().manual_seed(seed)
-    streams = {
-        name: (
-            [_subset(experience.dataset, limits.get(name), generator) for experience in stream],
-            [experience.task_labels for experience in stream],
-        )
+    subsets = {
+        name: [_subset(experience.dataset, limits.get(name), generator) for experience in stream]
         for name, stream in benchmark.streams.items()
     }
+    experiences = [experience for stream in benchmark.streams.values() for experience in stream]
+    if not all(hasattr(experience, "task_labels") for experience in experiences):
+        return with_classes_timeline(benchmark_from_datasets(**subsets))
+    labels = {name: [experience.task_labels for experience in benchmark.streams[name]] for name in subsets}
     # Not dataset_benchmark, which leaves the test stream with the training transforms switched on.
-    return GenericCLScenario(stream_definitions=streams)
+    return GenericCLScenario(stream_definitions={name: (subsets[name], labels[name]) for name in subsets})
 
 
 def _subset(dataset: AvalancheDataset, limit: int | None, generator: Generator) -> AvalancheDataset:

@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment.configuration import compose
-from avalanche_mgem.experiment.errors import UserError
+from avalanche_mgem.experiment.errors import UserError, explain
 from avalanche_mgem.experiment.evaluation import make_loggers
 from avalanche_mgem.experiment.folder import claimed, write_run
 from avalanche_mgem.experiment.quiet import quiet
@@ -47,7 +49,11 @@ def run(
     if isinstance(config, Mapping):
         return execute(OmegaConf.create(dict(config)), to)
     words = list(config)
-    return execute(compose(*words), to, overrides=words)
+    try:
+        cfg = compose(*words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    return execute(cfg, to, overrides=words)
 
 
 def execute(

@@ -34,6 +34,8 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, its value and what is allowed.
     """
+    if missing := [key for key in (*_INTEGERS, *GROUPS, "names") if key not in cfg]:
+        raise UserError(f"the configuration has no {missing[0]}; begin with what compose() gives")
     for key, (minimum, nullable) in _INTEGERS.items():
         value = cfg[key]
         if nullable and value is None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,18 @@ def _folders(folder: Path) -> list[Path]:
 
 def _settings(overrides: list[list[str]], summaries: list[dict[str, Any]]) -> tuple[list[str], str]:
     """For each run its strategy and what else tells it from others, but for the seed; and what all share."""
+    keys = {word.partition("=")[0] for words in overrides for word in words}
+    short = Counter(key.rpartition(".")[2] for key in keys)
     settings = []
     for words, summary in zip(overrides, summaries, strict=True):
-        pairs = [item.split("=", 1) for item in words if "=" in item]
-        options = [f"{key.rpartition('.')[2]}={value}" for key, value in pairs if key not in _NAMED_ELSEWHERE]
+        options = []
+        for word in words:
+            key, _, value = word.partition("=")
+            if key in _NAMED_ELSEWHERE:
+                continue
+            last = key.rpartition(".")[2]
+            # A key that is dropped, ~key, has no value; groups tell keys of the same end apart.
+            options.append(f"{last if short[last] == 1 else key}={value}" if value else word)
         settings.append((summary["strategy"], [summary["benchmark"], *options]))
     shared = set.intersection(*(set(options) for _, options in settings))
     names = [

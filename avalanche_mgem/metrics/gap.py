@@ -12,7 +12,7 @@ from avalanche_mgem import functional
 from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.functional import Blocks, gram
 from avalanche_mgem.gradients import reference_gradients
-from avalanche_mgem.memory import EpisodicMemory, origin_experience
+from avalanche_mgem.memory import EpisodicMemory, checked_integer, origin_experience
 from avalanche_mgem.metrics.constraints import last_step, mgem_plugin, watch
 from avalanche_mgem.metrics.names import GAP_METRICS, packaged
 from avalanche_mgem.partition import trainable_parameters
@@ -58,11 +58,9 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
 
     def __init__(self, patterns_per_exp: int, *, every: int, stream: Sequence[Any] | None, seed: int | None):
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1; got {every!r}.")
         self._held_out = EpisodicMemory(patterns_per_exp, seed=seed)
         self._numbers: set[int] = set()  # of the experiences in there
-        self._every = every
+        self._every = checked_integer("every", every, at_least=1)
         self._references = References()
         self._past: Constraints | None = None
         self._stream = stream

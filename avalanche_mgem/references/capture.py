@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class Use:
         a: the layer's input.
         d: the gradient with respect to its output.
         first: the first of the groups that the layer saw, among all constraints.
-        sizes: number of samples of each of these.
+        sizes: number of samples of each of these; in a pass over a single group that of the rows of ``a``,
+            because the layer may see a part of its samples only, or their positions as samples.
     """
 
     layer: nn.Module
@@ -43,7 +45,7 @@ class Use:
     @property
     def positions(self) -> int:
         """How often each sample is in the input, once a token for example; features come last."""
-        return self.a[0].numel() // self.a.shape[-1]
+        return prod(self.a.shape[1:-1])
 
     def gradients(self, outputs: slice, out: Tensor) -> None:
         """Writes those of some entries of the parameter's first dimension, ``[groups, entries, ...]``."""
@@ -169,6 +171,8 @@ class Capture:
             return output
         a: Tensor = args[0] if args else kwargs["input"]
         self._check_samples(layer, a, 0)
+        if a.is_floating_point() and a.dim() < max(2, *(p.dim() for p in layer.parameters())):
+            raise LayerwiseError(f"a {type(layer).__name__} got an input without samples, {list(a.shape)}")
         if not output.requires_grad:  # a first layer: from here on there is a way back
             output = output + self._anchor
         output.register_hook(  # type: ignore[no-untyped-call]
@@ -177,7 +181,7 @@ class Capture:
         return output
 
     def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, seen: range, d: Tensor) -> None:
-        sizes = tuple(self._sizes[seen.start : seen.stop])
+        sizes = tuple(self._sizes[seen.start : seen.stop]) if len(self._sizes) > 1 else (len(a),)
         with torch.no_grad():
             for name, p in layer._parameters.items():
                 if id(p) in self._index:

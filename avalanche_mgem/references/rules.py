@@ -172,5 +172,6 @@ def _sums_over_shape(
     x: Tensor, shape: Sequence[int], sizes: Sequence[int], outputs: slice, out: Tensor
 ) -> None:
     """The sums over each group of ``[N, ..., *shape]``, of some entries of the first one of ``shape``."""
-    x = x.reshape(sum(sizes), -1, *shape)[:, :, outputs]
+    x = x.flatten(1, -1 - len(shape)) if x.dim() > 1 + len(shape) else x.unsqueeze(1)
+    x = x[:, :, outputs]
     _sums(x.flatten(2), sizes, out.flatten(1))

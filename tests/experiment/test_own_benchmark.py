@@ -41,13 +41,14 @@ def _own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     sys.modules.pop("own_benchmarks", None)
 
 
+@pytest.mark.parametrize("limits", [(), ("samples_per_experience=35", "test_samples_per_experience=30")])
 @pytest.mark.parametrize("function", ["domains", "classes", "tasks"])
-def test_benchmarks_of_avalanches_functions_run(mgem, tmp_path: Path, function: str) -> None:
+def test_benchmarks_of_avalanches_functions_run(mgem, tmp_path: Path, function: str, limits) -> None:
     """Those without task labels or classes tell less of themselves than Avalanche's classic ones."""
     (tmp_path / "mine" / "benchmark").mkdir(parents=True)
     (tmp_path / "mine" / "benchmark" / "own.yaml").write_text(f"_target_: own_benchmarks.{function}\n")
     result = mgem(
-        "--config-dir", "mine", "benchmark=own", "strategy.patterns_per_exp=10", "hydra.run.dir=run"
+        "--config-dir", "mine", "benchmark=own", "strategy.patterns_per_exp=10", "hydra.run.dir=run", *limits
     )
     assert result.status == 0, result.err
     rows = (tmp_path / "run" / "accuracy_matrix.csv").read_text().splitlines()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from avalanche.training import Naive
 
+from avalanche_mgem.experiment import sweep
 from avalanche_mgem.experiment.configuration import register_resolvers
 from avalanche_mgem.experiment.folder import claimed
 
@@ -243,3 +244,16 @@ def test_long_options_give_short_folder_names() -> None:
     assert names[:2] == ["", "x.y=0.5-"]
     assert all(len(name) < 140 and re.fullmatch(r"[\w.,=+-]+", name) for name in names[2:])
     assert names[2] != names[3]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        (["strategy=gem"], ["strategy=gem", "~strategy.ridge"], ["gem", "gem ~strategy.ridge"]),
+        (["benchmark.seed=1"], ["strategy.seed=1"], ["gem benchmark.seed=1", "gem strategy.seed=1"]),
+        (["strategy.d=1"], ["strategy.d=2"], ["gem d=1", "gem d=2"]),
+    ],
+)
+def test_a_table_tells_settings_apart(one, other, names) -> None:
+    summaries = [{"strategy": "gem", "benchmark": "b"}] * 2
+    assert sweep._settings([[*one, "seed=0"], [*other, "seed=0"]], summaries) == (names, "b")

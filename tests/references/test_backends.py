@@ -496,3 +496,77 @@ def test_backends_run_under_autocast(name):
             assert G.dtype == torch.float32
             assert (G - expected).norm() < 0.1 * expected.norm()
             assert not torch.equal(G, expected)
+
+
+class Routed(nn.Module):
+    """A layer that sees some of the samples only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.expert, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        h = self.first(x)
+        out, chosen = h.clone(), x[:, 0] > 0
+        out[chosen] = self.expert(h[chosen])
+        return self.last(out)
+
+
+class Flattened(Routed):
+    """A layer that sees positions as samples."""
+
+    def forward(self, x):
+        tokens = torch.stack([x, x.flip(1)], dim=1)
+        return self.last(self.expert(self.first(tokens).flatten(0, 1)).view(tokens.shape).mean(dim=1))
+
+
+class Routing(Routed):
+    """Of a few samples, convolved and normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.expert = nn.Sequential(
+            nn.Unflatten(1, (2, 3)), nn.Conv1d(2, 2, 1), nn.Flatten(), nn.LayerNorm(6)
+        )
+
+
+class Vector(Routed):
+    """A layer that sees no samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("code", torch.randn(6))
+
+    def forward(self, x):
+        return self.last(self.first(x) * self.expert(self.code))
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+@pytest.mark.parametrize("model", [Routed, Flattened, Routing])
+def test_a_single_group_may_be_seen_in_parts_or_more_than_once(model, is_empty):
+    """As in the second experience: there is no other group from which its samples would have to be told."""
+    net, y = model().double(), torch.randint(0, 4, (9,))
+    x = torch.randn(9, 6, dtype=torch.float64)
+    one = constraints(-x.abs() if is_empty else x, y, [9])
+    parameters = list(net.parameters())
+
+    def forward(x, task_labels):
+        return net(x)
+
+    G = loop(one, net, forward, CE, parameters)
+    g, blocks = -G[0] + torch.randn(G.shape[1], dtype=G.dtype), Blocks((G.shape[1],))
+    for backend in ("layerwise", "auto"):
+        found = References(backend)(one, net, forward, CE, parameters)
+        z = project(g, found, memory_strength=0.5, modules=blocks)
+        torch.testing.assert_close(
+            z, project(g, G, memory_strength=0.5, modules=blocks), rtol=1e-9, atol=1e-11
+        )
+
+
+def test_a_layer_that_sees_no_samples_goes_to_the_loop():
+    net = Vector().double()
+    one = constraints(torch.randn(3, 6, dtype=torch.float64), torch.tensor([0, 1, 2]), [3])
+    references = References("auto")
+    references(one, net, lambda x, task_labels: net(x), CE, list(net.parameters()))
+    assert references.chosen == "loop"
+    assert "an input without samples" in references.reason
