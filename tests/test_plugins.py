@@ -565,3 +565,13 @@ def test_it_trains_on_a_gpu():
     strategy = train(fine, benchmark, device="cuda", train_epochs=3)
     strategy.model.to("cpu")
     assert accuracy(strategy, benchmark.train_stream) > 0.6
+
+
+def test_batchnorm_and_a_group_of_one_sample_get_an_error_that_helps():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10))
+    arguments = strategy_arguments(model)
+    strategy = MGEM(patterns_per_exp=3, num_groups=2, **arguments)
+    first, second, *_ = split_digits(5).train_stream
+    strategy.train(first)
+    with pytest.raises(ValueError, match=r"one sample that group 1 of experience 0 .*'running'"):
+        strategy.train(second)

@@ -58,7 +58,8 @@ def vmap(
 
 
 def _check(constraints: Constraints, model: nn.Module) -> None:
-    if len(set(constraints.tasks)) > 1:
+    has_mixed = constraints.task_labels is not None and None in constraints.tasks
+    if has_mixed or len(set(constraints.tasks)) > 1:
         raise ValueError(
             "references='vmap' cannot run a model that chooses its heads by the task labels of the samples; "
             "use 'layerwise' or 'loop'."

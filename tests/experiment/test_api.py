@@ -52,6 +52,10 @@ def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None
         run("strategy=gem")
     with pytest.raises(HydraException, match="Could not find 'strategy/gm'"):
         compose("strategy=gm")
+    with pytest.raises(UserError, match=r"^no strategy is called 'gm'; did you mean 'gem'\? allowed are"):
+        run(["strategy=gm"])
+    with pytest.raises(UserError, match="the configuration has no seed"):
+        run({})
     with pytest.raises(UserError, match="logger=csv needs a folder"):
         run([*SMALL, "logger=csv"])
 

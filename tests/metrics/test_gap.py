@@ -166,6 +166,13 @@ def test_an_online_stream_and_an_experience_trained_again():
     assert constraint_row(results[-1], 0)["gap_violated"] > 0  # of experience 1 alone
 
 
+def test_a_stream_in_another_order_is_refused():
+    benchmark = split_digits(5)
+    (metric,) = generalization_gap_metrics(30, stream=list(benchmark.test_stream)[::-1])
+    with pytest.raises(ValueError, match=r"stream\[0\] is experience 4; .*in the order of training"):
+        train(naive, benchmark, [metric])
+
+
 def test_joint_training_has_no_past():
     joint = lambda **kw: JointTraining(**kw)  # noqa: E731
     strategy, _ = train(joint, permuted_digits(), generalization_gap_metrics(), stream=[])

@@ -465,8 +465,10 @@ def test_vmap_refuses_running_statistics_and_heads():
     with pytest.raises(ValueError, match="set reference_batchnorm to 'batch' or 'running'"):
         References("vmap")(groups, *arguments(model))
     labelled = constraints(groups.x, groups.y, groups.sizes, torch.tensor([0] * 3 + [1] * 6))
-    with pytest.raises(ValueError, match="cannot run a model that chooses its heads"):
-        vmap(labelled, *arguments(model))
+    mixed = constraints(groups.x, groups.y, [len(groups.y)], torch.tensor([0] * 3 + [1] * 6))
+    for memory in (labelled, mixed):
+        with pytest.raises(ValueError, match="cannot run a model that chooses its heads"):
+            vmap(memory, *arguments(model))
 
 
 def test_an_unknown_backend_is_refused():
