@@ -171,7 +171,8 @@ class Capture:
             return output
         a: Tensor = args[0] if args else kwargs["input"]
         self._check_samples(layer, a, 0)
-        if a.is_floating_point() and a.dim() < max(2, *(p.dim() for p in layer.parameters())):
+        is_single = len(self._sizes) == 1 and a.is_floating_point()
+        if is_single and a.dim() < max(2, *(p.dim() for p in layer.parameters())):
             raise LayerwiseError(f"a {type(layer).__name__} got an input without samples, {list(a.shape)}")
         if not output.requires_grad:  # a first layer: from here on there is a way back
             output = output + self._anchor
