@@ -37,7 +37,7 @@ format: $(VENV)/installed-dev
 # DATASET_ROOT holds MNIST and CIFAR-100; ROWS="step_gem_mlp g_to_z" measures these only.
 DATASET_ROOT ?= ~/.avalanche
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
+	$(BIN)/python -m bench --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

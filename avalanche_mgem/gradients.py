@@ -10,21 +10,21 @@ from avalanche.models import MultiTaskModule, avalanche_forward
 from torch import Tensor, nn
 
 from avalanche_mgem import functional
-from avalanche_mgem.constraints import Constraints
-from avalanche_mgem.functional.gram import all_finite
-from avalanche_mgem.references import BatchNormPolicy, References, reference_mode
+from avalanche_mgem.functional._gram import all_finite
+from avalanche_mgem.memory import MemoryGroups
+from avalanche_mgem.references import BatchNormPolicy, ReferenceComputer, reference_mode
 
 
 def reference_gradients(
     strategy: Any,
-    constraints: Constraints,
-    references: References,
+    constraints: MemoryGroups,
+    references: ReferenceComputer,
     parameters: Sequence[nn.Parameter],
     *,
     batchnorm: BatchNormPolicy,
     dropout: bool,
     autocast: bool = False,
-) -> Tensor | functional.References:
+) -> Tensor | functional.GradientRows:
     """The gradients of a strategy's loss at its current weights; leaves ``.grad`` alone.
 
     Args:

@@ -13,19 +13,15 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_mgem import functional
-from avalanche_mgem.constraints import Constraints
-from avalanche_mgem.functional import NonFiniteGradientError, project
-from avalanche_mgem.functional.dual import Ridge, check_ridge
-from avalanche_mgem.functional.projection import Projection
+from avalanche_mgem.functional import NonFiniteGradientError, ProjectionReport, Ridge, check_ridge, project
 from avalanche_mgem.gradients import is_finite, reference_gradients, write_gradients
-from avalanche_mgem.grouping import Grouping
-from avalanche_mgem.memory import EpisodicMemory, MemoryTransform, origin_experience
+from avalanche_mgem.memory import EpisodicMemory, Grouping, MemoryGroups, MemoryTransform, origin_experience
 from avalanche_mgem.partition import ModuleSpec, Partition, trainable_parameters
 from avalanche_mgem.references import (
     BATCHNORM_POLICIES,
     Backend,
     BatchNormPolicy,
-    References,
+    ReferenceComputer,
     flatten,
 )
 from avalanche_mgem.schedules import MemoryStrength, check_memory_strength, memory_strength_at
@@ -44,7 +40,7 @@ class ConstrainedStep:
         seconds_references: what making the reference gradients took.
     """
 
-    projection: Projection
+    projection: ProjectionReport
     sizes: tuple[int, ...]
     origins: tuple[tuple[int, int], ...]
     seconds_references: float
@@ -86,7 +82,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             would give two different constraints.
         references: how the reference gradients are made: ``"auto"`` (default), ``"loop"``, ``"vmap"`` or
             ``"layerwise"``; all give the same up to rounding, see
-            :class:`~avalanche_mgem.references.References`.
+            :class:`~avalanche_mgem.references.ReferenceComputer`.
         reference_autocast: run reference passes under ``torch.autocast`` in bfloat16. Off by default: the
             constraints are then good to two or three digits.
         patterns_per_step: samples drawn from the memory for each step, shared evenly among its constraints.
@@ -160,7 +156,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.normalize_memory_strength = normalize_memory_strength
         self.reference_batchnorm = reference_batchnorm
         self.reference_dropout = reference_dropout
-        self.references = References(references)
+        self.references = ReferenceComputer(references)
         self.reference_autocast = reference_autocast
         self.memory_device = None if memory_device is None else _usable(memory_device)
         self.keeps_last_step = False
@@ -168,9 +164,9 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._seconds_references = 0.0
         self._owner: weakref.ref[Any] | None = None
         self._has_warned = False
-        self._steps: Iterator[Constraints] = iter(())
-        self._constraints: Constraints | None = None
-        self._G: Tensor | functional.References | None = None
+        self._steps: Iterator[MemoryGroups] = iter(())
+        self._constraints: MemoryGroups | None = None
+        self._G: Tensor | functional.GradientRows | None = None
         self._z: Tensor | None = None
         self._named: list[tuple[str, torch.nn.Parameter]] = []
         self._parameters: list[torch.nn.Parameter] = []
@@ -188,7 +184,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
             "_named": [],
             "_parameters": [],
         }
-        return self.__dict__ | left_out | {"references": References(self.references.backend)}
+        return self.__dict__ | left_out | {"references": ReferenceComputer(self.references.backend)}
 
     @property
     def reference_backend(self) -> str:
@@ -261,7 +257,7 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.references.reset()
         self.memory.update(strategy.experience)
 
-    def _keep_step(self, projection: Projection) -> None:
+    def _keep_step(self, projection: ProjectionReport) -> None:
         assert self._constraints is not None
         sizes, origins = self._constraints.sizes, self._constraints.origins
         self.last_step = ConstrainedStep(projection, sizes, origins, self._seconds_references)

@@ -10,9 +10,8 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_mgem.functional.dual import Ridge
-from avalanche_mgem.grouping import Grouping
-from avalanche_mgem.memory import MemoryTransform
+from avalanche_mgem.functional import Ridge
+from avalanche_mgem.memory import Grouping, MemoryTransform
 from avalanche_mgem.partition import ModuleSpec
 from avalanche_mgem.plugins import MGEMPlugin
 from avalanche_mgem.references import Backend, BatchNormPolicy

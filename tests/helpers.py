@@ -10,7 +10,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from avalanche_mgem.constraints import Constraints
+from avalanche_mgem.memory import MemoryGroups
 
 
 def gradients(
@@ -130,11 +130,11 @@ class Probe(SupervisedPlugin):
         setattr(self, hook, lambda strategy, **kwargs: self.seen.append(function(strategy)))
 
 
-def constraints(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> Constraints:
+def constraints(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> MemoryGroups:
     """Memory groups of these sizes, each of an experience of its own."""
     tasks: tuple[int | None, ...] = (None,) * len(sizes)
     if task_labels is not None:
         found = [part.unique().tolist() for part in task_labels.split(list(sizes))]
         tasks = tuple(labels[0] if len(labels) == 1 else None for labels in found)
     origins = tuple((k, 0) for k in range(len(sizes)))
-    return Constraints(x, y, task_labels, tuple(sizes), origins, tasks)
+    return MemoryGroups(x, y, task_labels, tuple(sizes), origins, tasks)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.functional import project
-from avalanche_mgem.references.loop import loop
-from benchmarks import cli, record, report
-from benchmarks.bare import bare_step
-from benchmarks.row import Agreement, Measured, Row
+from avalanche_mgem.memory import MemoryGroups
+from avalanche_mgem.references._loop import loop
+from bench import cli, record, report
+from bench.bare import bare_step
+from bench.row import Agreement, Measured, Row
 
 ROW = Row("made_up", "this", "that", at_least=True, floor=2.0, goal=4.0, measure=lambda options: MEASURED[-1])
 MEASURED: list[Measured] = []
@@ -71,7 +71,7 @@ def test_the_bare_step_computes_the_update():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     x, y = torch.randn(12, 8), torch.randint(3, (12,))
-    whole = Constraints(x, y, None, (3, 4, 5), ((0, 0), (1, 0), (2, 0)), (None,) * 3)
+    whole = MemoryGroups(x, y, None, (3, 4, 5), ((0, 0), (1, 0), (2, 0)), (None,) * 3)
     parameters = list(model.parameters())
     G = loop(whole, model, lambda x, _: model(x), nn.CrossEntropyLoss(), parameters)
     g = -G.sum(dim=0)

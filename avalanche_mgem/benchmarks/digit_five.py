@@ -14,9 +14,8 @@ from avalanche_mgem.benchmarks.domains import (
     domain_incremental,
     image_transforms,
 )
-from avalanche_mgem.benchmarks.files import RGBImages
-from avalanche_mgem.benchmarks.missing import MNIST_FILES
 from avalanche_mgem.benchmarks.trees import images_of, subfolders
+from avalanche_mgem.data import MNIST_FILES, RGBImages
 
 DIGIT_FIVE = ("mnist", "mnist_m", "svhn", "usps", "synth_digits")
 

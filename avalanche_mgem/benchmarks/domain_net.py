@@ -13,7 +13,7 @@ from avalanche_mgem.benchmarks.domains import (
     domain_incremental,
     image_transforms,
 )
-from avalanche_mgem.benchmarks.files import RGBImages
+from avalanche_mgem.data import RGBImages
 
 DOMAIN_NET = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 

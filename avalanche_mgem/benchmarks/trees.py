@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from avalanche_mgem.benchmarks.files import RGBImages
+from avalanche_mgem.data import RGBImages
 
 
 def subfolders(folder: Path, content: str) -> list[str]:

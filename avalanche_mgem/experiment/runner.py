@@ -18,8 +18,7 @@ from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
-from avalanche_mgem.benchmarks import BatchedEvaluation, missing_file, subsample
-from avalanche_mgem.benchmarks.preload import preload_with_note
+from avalanche_mgem.data import BatchedEvaluation, missing_file, preload_with_note, subsample
 from avalanche_mgem.experiment.environment import peak_memory_mb, reset_peak_memory
 from avalanche_mgem.experiment.errors import UserError, one_line
 from avalanche_mgem.experiment.evaluation import accuracies, make_evaluator

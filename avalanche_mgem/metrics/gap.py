@@ -9,15 +9,14 @@ from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
 from avalanche_mgem import functional
-from avalanche_mgem.constraints import Constraints
 from avalanche_mgem.functional import Blocks, gram
 from avalanche_mgem.gradients import reference_gradients
-from avalanche_mgem.memory import EpisodicMemory, checked_integer, origin_experience
+from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer, origin_experience
 from avalanche_mgem.metrics.constraints import last_step, mgem_plugin, watch
 from avalanche_mgem.metrics.names import GAP_METRICS, packaged
 from avalanche_mgem.partition import trainable_parameters
 from avalanche_mgem.plugins import ConstrainedStep
-from avalanche_mgem.references import References, flatten
+from avalanche_mgem.references import ReferenceComputer, flatten
 
 _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
 
@@ -61,15 +60,15 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         self._held_out = EpisodicMemory(patterns_per_exp, seed=seed)
         self._numbers: set[int] = set()  # of the experiences in there
         self._every = checked_integer("every", every, at_least=1)
-        self._references = References()
-        self._past: Constraints | None = None
+        self._references = ReferenceComputer()
+        self._past: MemoryGroups | None = None
         self._stream = stream
         self._found: Any = None  # the test stream, where none is given
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the samples, but nothing that a step leaves behind."""
-        return self.__dict__ | {"_references": References(), "_past": None, "_found": None}
+        return self.__dict__ | {"_references": ReferenceComputer(), "_past": None, "_found": None}
 
     def reset(self) -> None:
         """Forgets what was measured."""
@@ -158,10 +157,10 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         return tests
 
 
-def _cosines(z: Tensor, G: Tensor | functional.References) -> Tensor:
+def _cosines(z: Tensor, G: Tensor | functional.GradientRows) -> Tensor:
     """Cosines of z ``[P]`` with the rows of G, ``[S]``; zero where one of the two is."""
     blocks = Blocks((len(z),))
-    K, b = gram(z, G, blocks, diagonal=True) if isinstance(G, Tensor) else G.gram(z, blocks, diagonal=True)
+    K, b = gram(z, G, blocks, diagonal=True)
     norms = K[0].diagonal().sqrt() * torch.linalg.vector_norm(z, dtype=b.dtype)
     return torch.where(norms > 0, b[0] / norms, 0.0)
 

@@ -1,10 +1,10 @@
 """How the reference gradients, one for each memory group, are made."""
 
-from avalanche_mgem.references.choose import BACKENDS, Backend, References
-from avalanche_mgem.references.layerwise import Layerwise
-from avalanche_mgem.references.loop import flatten, loop
-from avalanche_mgem.references.mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
-from avalanche_mgem.references.vmap import vmap
+from avalanche_mgem.references._computer import BACKENDS, Backend, ReferenceComputer
+from avalanche_mgem.references._layerwise import Layerwise
+from avalanche_mgem.references._loop import flatten, loop
+from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
+from avalanche_mgem.references._vmap import vmap
 
 __all__ = [
     "BACKENDS",
@@ -12,7 +12,7 @@ __all__ = [
     "Backend",
     "BatchNormPolicy",
     "Layerwise",
-    "References",
+    "ReferenceComputer",
     "flatten",
     "loop",
     "reference_mode",

@@ -15,10 +15,10 @@ from functools import partial
 
 from torch import Tensor
 
-from avalanche_mgem.solvers.diagonal import diagonal
-from avalanche_mgem.solvers.exact import exact
-from avalanche_mgem.solvers.hildreth import hildreth
-from avalanche_mgem.solvers.quadprog import quadprog
+from avalanche_mgem.solvers._diagonal import diagonal
+from avalanche_mgem.solvers._exact import exact
+from avalanche_mgem.solvers._hildreth import hildreth
+from avalanche_mgem.solvers._quadprog import quadprog
 
 Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
 

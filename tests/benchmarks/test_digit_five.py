@@ -11,7 +11,8 @@ from PIL import Image
 from torch.utils.data import default_collate
 from torchvision.datasets import SVHN
 
-from avalanche_mgem.benchmarks import DigitFive, preload
+from avalanche_mgem.benchmarks import DigitFive
+from avalanche_mgem.data import preload
 
 FIVE = ["mnist", "mnist_m", "svhn", "usps", "synth_digits"]
 

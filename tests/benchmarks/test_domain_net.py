@@ -5,7 +5,8 @@ import torch
 from image_trees import colour, read_colours, write_domain_net
 from torch.utils.data import default_collate
 
-from avalanche_mgem.benchmarks import DomainNet, preload
+from avalanche_mgem.benchmarks import DomainNet
+from avalanche_mgem.data import preload
 
 SIX = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 

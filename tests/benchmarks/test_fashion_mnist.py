@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision.datasets import FashionMNIST
 
-from avalanche_mgem.benchmarks import PermutedFashionMNIST, PermutedMNIST, missing_file, preload
+from avalanche_mgem.benchmarks import PermutedFashionMNIST, PermutedMNIST
+from avalanche_mgem.data import missing_file, preload
 
 
 @pytest.fixture

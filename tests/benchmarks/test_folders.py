@@ -7,7 +7,8 @@ from image_trees import colour, read_colours, write_classes, write_image
 from torch.utils.data import DataLoader
 from torchvision.transforms import PILToTensor
 
-from avalanche_mgem.benchmarks import ImageFolders, SplitImageFolder, preload, subsample
+from avalanche_mgem.benchmarks import ImageFolders, SplitImageFolder
+from avalanche_mgem.data import preload, subsample
 
 
 @pytest.fixture

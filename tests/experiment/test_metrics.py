@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from avalanche_mgem.benchmarks import PermutedDigits, subsample
+from avalanche_mgem.benchmarks import PermutedDigits
+from avalanche_mgem.data import subsample
 from avalanche_mgem.experiment.metrics import acc, all_metrics, bwd, forgetting, fwt, la
 
 # Row 0 is the untrained model.

@@ -17,10 +17,10 @@ from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.profile import Profile, profile
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.references import References
-from avalanche_mgem.references.factors import Factors
+from avalanche_mgem.references import ReferenceComputer
+from avalanche_mgem.references._factors import Factors
 
-projection = import_module("avalanche_mgem.functional.project")  # the package has a function of this name
+projection = import_module("avalanche_mgem.functional._project")  # the package has a function of this name
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=80", "test_samples_per_experience=40")
 FEW = ("steps=4", "warmup=1")
 STEP = ["data", "current gradient", "optimizer", "other"]
@@ -99,7 +99,7 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
         (SupervisedTemplate, "criterion", "current gradient", "dmgem"),
         (SupervisedTemplate, "backward", "current gradient", "dmgem"),
         (SupervisedTemplate, "optimizer_step", "optimizer", "dmgem"),
-        (References, "__call__", "references", "dmgem"),
+        (ReferenceComputer, "__call__", "references", "dmgem"),
         (Factors, "gram", "gram", "dmgem"),
         (projection, "dual", "solver", "dmgem"),
         (Factors, "combine", "combine", "dmgem"),

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalanche_mgem.functional import project
-from avalanche_mgem.functional.projection import Projection
+from avalanche_mgem.functional._report import ProjectionReport
 
 SOLVERS = ["exact", "quadprog", "diagonal", "hildreth"]
 seeds = st.integers(0, 100_000)
 
 
-def reported(g, G, **kwargs) -> tuple[torch.Tensor, Projection]:
-    seen: list[Projection] = []
+def reported(g, G, **kwargs) -> tuple[torch.Tensor, ProjectionReport]:
+    seen: list[ProjectionReport] = []
     z = project(g, G, report=seen.append, **kwargs)
     (found,) = seen
     return z, found

@@ -5,7 +5,8 @@ from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from helpers import MLP, strategy_arguments
 
-from avalanche_mgem.benchmarks import PermutedDigits, subsample
+from avalanche_mgem.benchmarks import PermutedDigits
+from avalanche_mgem.data import subsample
 
 
 def train(loggers, *metrics):

@@ -11,8 +11,8 @@ from torch import nn
 
 from avalanche_mgem.functional import Blocks, combine, gram, project
 from avalanche_mgem.models import PaperCNN
-from avalanche_mgem.references import Layerwise, References, layerwise, loop, reference_mode, vmap
-from avalanche_mgem.references.rules import RULES, rule_of
+from avalanche_mgem.references import Layerwise, ReferenceComputer, layerwise, loop, reference_mode, vmap
+from avalanche_mgem.references._rules import RULES, rule_of
 
 CPU = torch.device("cpu")
 CE = nn.CrossEntropyLoss()
@@ -251,7 +251,7 @@ def blocks_of(kind, model):
 def test_products_and_update_from_factors_are_those_of_the_matrix(name, kind, kept, monkeypatch):
     # With nothing kept, rows are computed when they are needed, and here in many tiles.
     monkeypatch.setattr(layerwise, "KEPT_ROWS_BYTES", kept)
-    monkeypatch.setattr("avalanche_mgem.references.factors.TILE_BYTES", 200)
+    monkeypatch.setattr("avalanche_mgem.references._factors.TILE_BYTES", 200)
     model, groups = problem(name, (3, 1, 2, 3))
     G = loop(groups, *arguments(model))
     factors = Layerwise()(groups, *arguments(model))
@@ -382,19 +382,19 @@ class TimeFirst(nn.Module):
 def test_auto_takes_the_loop_where_layerwise_is_wrong_and_layerwise_says_so(make):
     model = make()
     groups = constraints(torch.randn(12, 6), torch.randint(0, 3, (12,)), (6, 6))
-    references = References("auto")
+    references = ReferenceComputer("auto")
     G = references(groups, *arguments(model))
     assert torch.equal(G, loop(groups, *arguments(model)))
     assert references.chosen == "loop"
     assert references.reason
     with pytest.raises(ValueError, match=r"^references='layerwise' does not fit .*use 'loop' or 'auto'\.$"):
-        References("layerwise")(groups, *arguments(model))
+        ReferenceComputer("layerwise")(groups, *arguments(model))
 
 
 def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_alone():
     model, groups = problem("paper cnn")
     before = copy.deepcopy(model.state_dict())
-    references = References()
+    references = ReferenceComputer()
     with reference_mode(model, batchnorm="batch", dropout=False, device=CPU):
         references(groups, *arguments(model))
     assert references.chosen == "layerwise"
@@ -432,26 +432,26 @@ def test_a_compiled_model_has_the_same_gradients(backend, name, compiled):
         reference_mode(other, batchnorm="running", dropout=False, device=CPU),
     ):
         expected = loop(groups, *arguments(model))
-        found = References(backend)(groups, *arguments(other))
+        found = ReferenceComputer(backend)(groups, *arguments(other))
     assert_equal_rows(found if backend != "layerwise" else found.rows(), expected)
 
 
 @pytest.mark.parametrize("compiled", [compiled_in_place, wrapped])
 def test_auto_does_not_take_compiled_convolutions_apart(compiled):
     model, groups = problem("cnn")
-    references = References("auto")
+    references = ReferenceComputer("auto")
     references(groups, *arguments(model))
     assert references.chosen == "layerwise"
-    references = References("auto")
+    references = ReferenceComputer("auto")
     references(groups, *arguments(compiled(model)))
     assert references.chosen == "loop"
 
 
 def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
     probed = []
-    monkeypatch.setattr("avalanche_mgem.references.choose._problem", lambda *args: probed.append(1))
+    monkeypatch.setattr("avalanche_mgem.references._computer._problem", lambda *args: probed.append(1))
     model, groups = problem("mlp")
-    references = References()
+    references = ReferenceComputer()
     for layers in (0, 0, 1):
         if layers:
             model.classifier = nn.Sequential(model.classifier, nn.Linear(3, 3).double())
@@ -463,7 +463,7 @@ def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
 def test_vmap_refuses_running_statistics_and_heads():
     model, groups = problem("paper cnn")
     with pytest.raises(ValueError, match="set reference_batchnorm to 'batch' or 'running'"):
-        References("vmap")(groups, *arguments(model))
+        ReferenceComputer("vmap")(groups, *arguments(model))
     labelled = constraints(groups.x, groups.y, groups.sizes, torch.tensor([0] * 3 + [1] * 6))
     mixed = constraints(groups.x, groups.y, [len(groups.y)], torch.tensor([0] * 3 + [1] * 6))
     for memory in (labelled, mixed):
@@ -473,7 +473,7 @@ def test_vmap_refuses_running_statistics_and_heads():
 
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ValueError, match=r"references must be one of .*; got 'fast'\.$"):
-        References("fast")
+        ReferenceComputer("fast")
 
 
 def test_rules_are_for_the_very_classes_of_torch():
@@ -558,7 +558,7 @@ def test_a_single_group_may_be_seen_in_parts_or_more_than_once(model, is_empty):
     G = loop(one, net, forward, CE, parameters)
     g, blocks = -G[0] + torch.randn(G.shape[1], dtype=G.dtype), Blocks((G.shape[1],))
     for backend in ("layerwise", "auto"):
-        found = References(backend)(one, net, forward, CE, parameters)
+        found = ReferenceComputer(backend)(one, net, forward, CE, parameters)
         z = project(g, found, memory_strength=0.5, modules=blocks)
         torch.testing.assert_close(
             z, project(g, G, memory_strength=0.5, modules=blocks), rtol=1e-9, atol=1e-11
@@ -568,7 +568,7 @@ def test_a_single_group_may_be_seen_in_parts_or_more_than_once(model, is_empty):
 def test_a_layer_that_sees_no_samples_goes_to_the_loop():
     net = Vector().double()
     one = constraints(torch.randn(3, 6, dtype=torch.float64), torch.tensor([0, 1, 2]), [3])
-    references = References("auto")
+    references = ReferenceComputer("auto")
     references(one, net, lambda x, task_labels: net(x), CE, list(net.parameters()))
     assert references.chosen == "loop"
     assert "an input without samples" in references.reason

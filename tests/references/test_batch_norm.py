@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from avalanche_mgem.references import batch_norm
-from avalanche_mgem.references.batch_norm import batch_norm_by_group, is_by_batch
+from avalanche_mgem.references._batch_norm import batch_norm_by_group, is_by_batch
 
 SIZES = (3, 3, 5, 2, 2, 2)
 LAYERS = {

@@ -9,7 +9,7 @@ from torch import nn
 
 from avalanche_mgem.functional import Blocks, combine, gram
 from avalanche_mgem.references import Layerwise, factors, layerwise, loop
-from avalanche_mgem.references.rules import linear
+from avalanche_mgem.references._rules import linear
 
 
 class Drawn(nn.Module):

@@ -1,0 +1,95 @@
+"""Images of any kind as a data set of RGB images of one size, read when they are needed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import pil_to_tensor
+
+
+class RGBImages(Dataset[tuple[Image.Image, int]]):
+    """Images in files or arrays as PIL images, RGB and square.
+
+    An image is stretched to the square, not cropped: nothing of it is lost, and training and test images are
+    treated alike. It is resized with Pillow's bilinear filter, which smooths where it shrinks.
+
+    Args:
+        images: paths of files, or arrays of pixels uint8 ``[height, width]`` or ``[height, width, 3]``.
+        targets: the class of each image.
+        image_size: height and width of the result in pixels.
+
+    Raises:
+        ValueError: if ``image_size`` is below 1.
+    """
+
+    def __init__(
+        self, images: Sequence[str | npt.NDArray[np.uint8]], targets: Sequence[int], image_size: int
+    ) -> None:
+        if image_size < 1:
+            raise ValueError(f"image_size is {image_size}; it must be at least 1.")
+        self.images = images
+        self.targets = list(targets)  # where Avalanche looks for the classes
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """The image and its class.
+
+        Raises:
+            ValueError: if the file cannot be read as an image; it names the file.
+        """
+        image = self.images[index]
+        if not isinstance(image, str):
+            return self._resized(Image.fromarray(image)), self.targets[index]
+        try:
+            with Image.open(image) as file:
+                # A large JPEG is decoded at an eighth to a half of its size, where that is still twice what
+                # is needed: twice as fast, and a smooth image differs by 2 of 255 at most.
+                file.draft("RGB", (2 * self.image_size, 2 * self.image_size))
+                return self._resized(file), self.targets[index]
+        except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
+            raise ValueError(f"{image} cannot be read as an image: {error}") from error
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise ValueError(f"its mode {image.mode!r} has more than 8 bits, which would be cut off")
+        size = (self.image_size, self.image_size)
+        return image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+
+
+class DecodedImages:
+    """The images of a data set as bytes, each decoded when it is first asked for and then kept.
+
+    For :func:`~avalanche_mgem.data._preload`, where it stands for a tensor uint8 ``[N, 3, size, size]``
+    of which only rows are read. What nobody reads takes neither time nor memory: the operating system gives
+    a page of memory when it is first written.
+
+    Args:
+        dataset: the images.
+        device: where the rows come out; None is the CPU, whose memory holds the bytes in any case.
+    """
+
+    def __init__(self, dataset: RGBImages, device: torch.device | None = None) -> None:
+        self._dataset = dataset
+        self._device = device
+        size = dataset.image_size
+        self._pixels = torch.empty((len(dataset), 3, size, size), dtype=torch.uint8)
+        self._is_decoded = torch.zeros(len(dataset), dtype=torch.bool)
+
+    def to(self, device: torch.device) -> "DecodedImages":
+        """The same images, whose rows come out on this device."""
+        return DecodedImages(self._dataset, device)
+
+    def index_select(self, dim: int, rows: Tensor) -> Tensor:
+        """Rows ``[n]`` of dimension 0, as a new tensor uint8 ``[n, 3, size, size]``."""
+        rows = rows.cpu()
+        for row in sorted(set(rows[~self._is_decoded[rows]].tolist())):
+            self._pixels[row] = pil_to_tensor(self._dataset[row][0])
+            self._is_decoded[row] = True
+        return self._pixels.index_select(dim, rows).to(self._device)

@@ -1,0 +1,180 @@
+"""Reference gradients layer by layer: one forward and backward over all memories, and no G.
+
+Each layer's gradient on a group follows from the group's rows of its input and output gradient (see
+:mod:`~avalanche_mgem.references.rules`). What is kept of a layer is the smaller of the two.
+"""
+
+import math
+import weakref
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
+
+from avalanche_mgem.memory import MemoryGroups, owners
+from avalanche_mgem.references._capture import Capture, Use
+from avalanche_mgem.references._factors import Factors
+from avalanche_mgem.references._loop import Criterion, Forward
+from avalanche_mgem.references._pairs import is_cheaper_by_samples
+
+KEPT_ROWS_BYTES = 2**30
+"""G up to this size is kept, which saves computing its rows a second time for the update."""
+
+PASS_BYTES = {"cpu": 2**26, "cuda": 2**30}
+"""Layer outputs of one pass: beyond it nothing is gained, on a CPU because they leave the cache."""
+
+
+class Layerwise:
+    """Computes the gradients of the loss on each constraint, in factors.
+
+    Args:
+        sample_bytes: layer outputs of one sample, by which it chooses how many go in one pass; None measures
+            them in the first pass, of a single constraint.
+    """
+
+    def __init__(self, sample_bytes: float | None = None) -> None:
+        self._sample_bytes = sample_bytes
+        self._memory: Tensor | None = None
+        self._user: weakref.ref[Factors] | None = None
+
+    def __call__(
+        self,
+        constraints: MemoryGroups,
+        model: nn.Module,
+        forward: Forward,
+        criterion: Criterion,
+        parameters: Sequence[nn.Parameter],
+    ) -> Factors:
+        """One forward and backward pass over as many constraints at a time as are worth it.
+
+        Args:
+            constraints: the memory groups.
+            model: the model; its layers are watched and parameters frozen during the passes.
+            forward: the model's output on inputs and task labels; calls ``model``.
+            criterion: the scalar mean loss.
+            parameters: with respect to these, all trainable ones of ``model``.
+
+        Returns:
+            what :func:`~avalanche_mgem.functional.project` takes in place of G ``[K, P]``.
+
+        Raises:
+            LayerwiseError: if the gradients of the groups cannot be told apart in this model.
+        """
+        factors = Factors(parameters, len(constraints), self._memory_of_rows(len(constraints), parameters))
+        self._user = weakref.ref(factors)
+        start = 0
+        while start < len(constraints):
+            part = constraints[start : self._end_of_pass(constraints, start)]
+            keep = _Keeper(factors, constraints, parameters, keeps_all_rows=self._memory is not None)
+            with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
+                loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
+                for index, rows in capture.backward(loss).items():
+                    factors.write(index, start, len(part), partial(_copy, rows))
+            self._sample_bytes = max(1.0, keep.bytes / len(part.y))
+            start += len(part)
+        return factors
+
+    def free(self) -> None:
+        """Gives the memory of G back."""
+        self._memory = None
+
+    def _memory_of_rows(self, num_constraints: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
+        """For G, if it is kept.
+
+        The same in every step, because new memory is slow at first; but for one user at a time.
+        """
+        P, p = sum(p.numel() for p in parameters), parameters[0]
+        if num_constraints * P * p.element_size() > KEPT_ROWS_BYTES:
+            self._memory = None
+            return None
+        old, wanted = self._memory, (num_constraints * P, p.dtype, p.device)
+        is_used = self._user is not None and self._user() is not None
+        if old is None or (old.numel(), old.dtype, old.device) != wanted or is_used:
+            self._memory = torch.empty(num_constraints * P, dtype=p.dtype, device=p.device)
+        return self._memory
+
+    def _end_of_pass(self, constraints: MemoryGroups, start: int) -> int:
+        """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""
+        sizes, tasks = constraints.sizes, constraints.tasks
+        left = sum(sizes[start:])
+        most = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        limit = left / math.ceil(left / max(most, 1.0))  # evenly, rather than a small pass at the end
+        has_tasks = constraints.task_labels is not None
+        samples = sizes[start]
+        for stop in range(start + 1, len(sizes)):
+            samples += sizes[stop]
+            is_mixed = has_tasks and None in tasks[start : stop + 1]
+            comes_back = tasks[stop] != tasks[stop - 1] and tasks[stop] in tasks[start:stop]
+            if samples > limit or is_mixed or comes_back:
+                return stop
+        return len(sizes)
+
+
+class _Keeper:
+    """Puts into the factors what one pass tells of a parameter, as the smaller of rows and use.
+
+    Args:
+        factors: where to put it.
+        constraints: all of the step.
+        parameters: all of the model.
+        keeps_all_rows: whether there is room for all of G.
+    """
+
+    def __init__(
+        self,
+        factors: Factors,
+        constraints: MemoryGroups,
+        parameters: Sequence[nn.Parameter],
+        *,
+        keeps_all_rows: bool,
+    ):
+        self._factors, self._parameters = factors, parameters
+        self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
+        self._keeps_all_rows = keeps_all_rows
+        self._by_samples: set[nn.Module] = set()
+        self.bytes = 0  # of the layers' outputs that went by
+
+    def __call__(self, index: int, use: Use) -> None:
+        p = self._parameters[index]
+        if use.name == "weight":
+            self.bytes += _bytes(use.d)
+            if is_cheaper_by_samples(use, self._num_constraints, self._num_samples):
+                self._by_samples.add(use.layer)
+        number = len(use.sizes)
+        is_small = self._keeps_all_rows or number * _bytes(p) <= _bytes(use.a) + _bytes(use.d)
+        if is_small and use.layer not in self._by_samples:  # there its bias goes with it
+            everything = slice(0, len(p))
+            self._factors.write(
+                index, use.first, number, lambda out: use.gradients(everything, out.view(number, *p.shape))
+            )
+        else:
+            self._factors.keep(index, use)
+
+
+def _sum_of_means(criterion: Criterion, output: Tensor, part: MemoryGroups) -> Tensor:
+    """The sum of the groups' mean losses: of one output, only its own group's mean has a gradient."""
+    if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion) and part.y.dim() == 1:
+        ignored, smoothing = criterion.ignore_index, criterion.label_smoothing
+        losses = F.cross_entropy(
+            output, part.y, ignore_index=ignored, reduction="none", label_smoothing=smoothing
+        )
+        of = owners(part.sizes, output.device)
+        counted = losses.new_zeros(len(part)).index_add_(0, of, (part.y != ignored).to(losses.dtype))
+        return losses @ counted.reciprocal_()[of]
+    sizes = list(part.sizes)
+    groups = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
+    return torch.stack([criterion(output_k, y_k) for output_k, y_k in groups]).sum()
+
+
+def _is_plain(criterion: nn.CrossEntropyLoss) -> bool:
+    return criterion.reduction == "mean" and criterion.weight is None
+
+
+def _copy(rows: Tensor, out: Tensor) -> None:
+    out.copy_(rows)
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()

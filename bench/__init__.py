@@ -1,0 +1,1 @@
+"""Speed and memory of avalanche-mgem beside stock Avalanche: ``python -m bench --help``."""

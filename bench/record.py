@@ -1,0 +1,110 @@
+"""What is kept of a row: one JSON file with the numbers and everything that they depend on."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+from avalanche_mgem.experiment.environment import environment
+from bench.row import Measured, Options, Row, headline, quartiles
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "performance"
+
+Record = dict[str, Any]
+
+
+def record(row: Row, measured: Measured, options: Options, machine: Record) -> Record:
+    """A row's JSON.
+
+    Args:
+        row: what was measured.
+        measured: the numbers.
+        options: of the command line.
+        machine: of :func:`machine`, read before the first row.
+    """
+    ratio, spread = headline(row, measured)
+    return {
+        "row": row.name,
+        "ratio": ratio,
+        "ratio_quartiles": spread,
+        "meets_floor": row.meets(ratio, row.floor),
+        "meets_goal": row.meets(ratio, row.goal),
+        "unit": measured.unit,
+        "ours": _summary(measured.ours),
+        "other": _summary(measured.other),
+        "agreement": None if measured.agreement is None else asdict(measured.agreement),
+        "record": dict(measured.record),
+        "settings": dict(measured.settings),
+        "seed": options.seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        **machine,
+    }
+
+
+def machine() -> Record:
+    """Source revision, versions, processor and threads."""
+    found = environment("cpu")
+    del found["git"], found["device"]
+    return {
+        "revision": _git("rev-parse", "HEAD"),
+        # The results themselves are not what they depend on.
+        "dirty": bool(_git("status", "--porcelain", "--", ".", ":!docs")),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "platform": found.pop("platform")},
+        "threads": {"torch": found.pop("threads"), "blas": _blas_threads()},
+        "versions": {name: found[name] for name in sorted(found)},
+    }
+
+
+def write(kept: Record) -> None:
+    """Replaces the row's file; the other rows' stay as they are."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{kept['row']}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def read(row: Row) -> Record | None:
+    """The row's last result, if there is one."""
+    path = FOLDER / f"{row.name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _summary(values: list[float]) -> Record:
+    return {
+        "median": median(values),
+        "quartiles": quartiles(values),
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
+
+
+def _blas_threads() -> int:
+    """Threads of NumPy's BLAS, as it has them."""
+    return max(int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+def _cpu() -> str:
+    """The processor's name; on Linux ``platform.processor`` is empty."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    fields = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    found = {name.strip(): value.strip() for name, value in fields.items()}
+    names = [found.get(key, "") for key in ("model name", "cpu family", "model")]
+    return "{} (family {}, model {})".format(*names)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,265 @@
+"""Whole experiments: from nothing to the accuracy matrix, ours by what ``mgem`` calls."""
+
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import PermutedMNIST, SplitCIFAR100
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models import SimpleMLP, SlimResNet18
+from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from avalanche.training.templates import SupervisedTemplate
+from torch import nn
+
+from avalanche_mgem.benchmarks import PermutedDigits, SplitDigits
+from avalanche_mgem.data import subsample
+from avalanche_mgem.experiment import Result, run
+from avalanche_mgem.experiment.metrics import acc, bwd
+from avalanche_mgem.models import multi_head
+from bench.data import check, split_cifar100
+from bench.midstream import (
+    GAMMA,
+    MidStream,
+    ours,
+    same_update,
+    silent,
+    stock_gem,
+    trained,
+    with_conflict,
+)
+from bench.row import Agreement, Measured, Options, Row
+from bench.stock import KeepsGradients, SameMemoryGEMPlugin
+
+_MB_SIZE, _EVAL_MB_SIZE = 10, 512
+_LR = 0.01
+"""So small that rounding does not grow from step to step: at 0.1, permuted MNIST with references by the loop
+and layer by layer, the same sums in another order, ends 0.008 apart in ACC."""
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """The same experiment twice: as a configuration of ``mgem``, and in Avalanche's own terms."""
+
+    overrides: dict[str, object]
+    benchmark: Callable[[], Any]
+    model: Callable[[], nn.Module]
+    samples: int
+    test_samples: int | None
+    patterns_per_exp: int
+    tolerance: float
+
+
+def _permuted_mnist(options: Options) -> Measured:
+    if options.quick:
+        return _both(options, _digits(options.seed, with_heads=False))
+    check("PermutedMNIST", options.dataset_root)
+    experiment = _Experiment(
+        {"benchmark": "permuted_mnist", "benchmark.n_experiences": 20},
+        lambda: PermutedMNIST(20, seed=options.seed, dataset_root=options.dataset_root),
+        lambda: SimpleMLP(hidden_size=100, hidden_layers=2, drop_rate=0),
+        samples=1000,
+        test_samples=None,
+        patterns_per_exp=256,
+        tolerance=0.01,
+    )
+    return _both(options, experiment)
+
+
+def _split_cifar100(options: Options) -> Measured:
+    if options.quick:
+        return _both(options, _digits(options.seed, with_heads=True))
+    check("SplitCIFAR100", options.dataset_root)
+    experiment = _Experiment(
+        {"benchmark": "split_cifar100", "benchmark.n_experiences": 20, "model": "reduced_resnet18"},
+        lambda: SplitCIFAR100(
+            20,
+            return_task_id=True,
+            class_ids_from_zero_in_each_exp=True,
+            seed=options.seed,
+            dataset_root=options.dataset_root,
+        ),
+        lambda: multi_head(SlimResNet18(5, nf=20)),
+        samples=100,
+        test_samples=100,
+        patterns_per_exp=5,  # one of each class, as Chaudhry et al. (2019, arXiv 1902.10486)
+        tolerance=0.05,
+    )
+    measured = _both(options, experiment)
+    assert measured.agreement is not None
+    update = _resnet_update(options)
+    agreement = Agreement(
+        measured.agreement.ok and update.ok, f"{measured.agreement.text}; from equal weights, {update.text}"
+    )
+    return replace(measured, agreement=agreement)
+
+
+def _digits(seed: int, *, with_heads: bool) -> _Experiment:
+    """The stand-in of ``--quick``: an experiment of a second, without a data set."""
+    if with_heads:
+        overrides: dict[str, object] = {"benchmark": "split_digits", "benchmark.n_experiences": 5}
+    else:
+        overrides = {"benchmark": "permuted_digits", "benchmark.n_experiences": 3}
+
+    def benchmark() -> Any:
+        if not with_heads:
+            return PermutedDigits(3, seed=seed)
+        return SplitDigits(5, return_task_id=True, class_ids_from_zero_in_each_exp=True, seed=seed)
+
+    def model() -> nn.Module:
+        classes = 2 if with_heads else 10
+        mlp: nn.Module = SimpleMLP(classes, input_size=64, hidden_size=100, hidden_layers=2, drop_rate=0)
+        return multi_head(mlp) if with_heads else mlp
+
+    return _Experiment(
+        overrides, benchmark, model, samples=60, test_samples=None, patterns_per_exp=20, tolerance=0.01
+    )
+
+
+def _resnet_update(options: Options) -> Agreement:
+    """One update of this network from equal weights.
+
+    BatchNorm over few samples multiplies a difference in the last digit at each step, so that two runs part,
+    and their ends agree only as those of two runs of one experiment.
+    """
+    options.report.phase("one update of each")
+    stream = split_cifar100(options.dataset_root, 5, 40, options.seed)
+    torch.manual_seed(options.seed)
+    model = trained(SlimResNet18(100, nf=20), stream, options.seed)
+    mine = MidStream(ours(model, 16, options.seed), stream)
+    stock = MidStream(stock_gem(model, 16, options.seed), stream)
+    with_conflict(mine, stock)
+    return same_update(mine, stock)
+
+
+def _both(options: Options, experiment: _Experiment) -> Measured:
+    options.report.phase("reading the data set once")  # else the first side alone would wait for the disk
+    experiment.benchmark()
+    options.report.phase("ours")
+    mine = _ours(options, experiment)
+    options.report.phase("stock, building the benchmark")
+    stock = _stock(options, experiment)
+    seconds = [(r.seconds_data, r.seconds_train, r.seconds_eval) for r in (mine, stock)]
+    parts = zip(("building the benchmark", "training", "testing"), *seconds, strict=True)
+    return Measured(
+        [sum(seconds[0])],
+        [sum(seconds[1])],
+        _agreement(mine, stock, experiment.tolerance),
+        {
+            **experiment.overrides,
+            "samples_per_experience": experiment.samples,
+            "test_samples_per_experience": experiment.test_samples,
+            "patterns_per_exp": experiment.patterns_per_exp,
+            "train_mb_size": _MB_SIZE,
+            "eval_mb_size": _EVAL_MB_SIZE,
+            "lr": _LR,
+            "memory_strength": GAMMA,
+        },
+        record={f"{part} alone": b / a for part, a, b in parts},
+    )
+
+
+def _ours(options: Options, experiment: _Experiment) -> Result:
+    settings = {
+        **experiment.overrides,
+        "strategy": "gem",
+        "strategy.patterns_per_exp": experiment.patterns_per_exp,
+        "strategy.memory_strength": GAMMA,
+        "samples_per_experience": experiment.samples,
+        "test_samples_per_experience": experiment.test_samples or "null",
+        "train_mb_size": _MB_SIZE,
+        "eval_mb_size": _EVAL_MB_SIZE,
+        "optimizer.lr": _LR,
+        "dataset_root": f"'{options.dataset_root}'",
+        "seed": options.seed,
+    }
+    return run([f"{key}={value}" for key, value in settings.items()])
+
+
+def _stock(options: Options, experiment: _Experiment) -> Result:
+    start = time.perf_counter()
+    benchmark = subsample(
+        experiment.benchmark(), experiment.samples, experiment.test_samples, seed=options.seed
+    )
+    seconds_data = time.perf_counter() - start
+    random.seed(options.seed)
+    np.random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    model = experiment.model()
+    for experience in benchmark.train_stream:  # all heads at once, as in ours: the same weights
+        avalanche_model_adaptation(model, experience)
+    strategy = SupervisedTemplate(
+        model=model,
+        optimizer=KeepsGradients(model.parameters(), lr=_LR),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=_MB_SIZE,
+        eval_mb_size=_EVAL_MB_SIZE,
+        plugins=[SameMemoryGEMPlugin(experiment.patterns_per_exp, GAMMA, seed=options.seed)],
+        evaluator=silent(accuracy_metrics(experience=True)),
+    )
+    return _train_and_test(strategy, benchmark, seconds_data, options)
+
+
+def _train_and_test(strategy: Any, benchmark: Any, seconds_data: float, options: Options) -> Result:
+    options.report.phase("stock", len(benchmark.train_stream))
+    seconds_train = 0.0
+    start = time.perf_counter()
+    matrix = [_accuracies(strategy, benchmark)]
+    for experience in benchmark.train_stream:
+        before = time.perf_counter()
+        strategy.train(experience, eval_streams=[])
+        seconds_train += time.perf_counter() - before
+        matrix.append(_accuracies(strategy, benchmark))
+        options.report.advance()
+    seconds_eval = time.perf_counter() - start - seconds_train
+    names = {"strategy": "avalanche_gem", "benchmark": "stock"}
+    return Result(matrix, seconds_train, seconds_eval, seconds_data, None, names, options.seed)
+
+
+def _accuracies(strategy: Any, benchmark: Any) -> list[float]:
+    found = {}
+    for name, value in strategy.eval(benchmark.test_stream).items():
+        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)", name)
+        if match:
+            found[int(match[1])] = float(value)
+    return [found[number] for number in sorted(found)]
+
+
+def _agreement(mine: Result, stock: Result, tolerance: float) -> Agreement:
+    """The same before training, and nearly at the end: rounding grows from step to step."""
+    start = max(abs(a - b) for a, b in zip(mine.matrix[0], stock.matrix[0], strict=True))
+    here, there = [(acc(r.matrix), bwd(r.matrix) or 0.0) for r in (mine, stock)]
+    ok = start <= 1e-3 and all(abs(a - b) <= tolerance for a, b in zip(here, there, strict=True))
+    return Agreement(
+        ok,
+        f"untrained accuracies differ by at most {start:.1g}; ACC {here[0]:.4f} and {there[0]:.4f}, "
+        f"BWD {here[1]:+.4f} and {there[1]:+.4f} (ours, stock; within {tolerance:g})",
+    )
+
+
+EXPERIMENTS = (
+    Row(
+        "experiment_permuted_mnist",
+        "whole experiment, permuted MNIST: 20 x 1,000 samples, 256 memories, MLP 2 x 100, all 10,000 test "
+        "images of all experiences after each",
+        "the same with stock GEM, PermutedMNIST and evaluation",
+        at_least=True,
+        floor=8.0,
+        goal=13.0,
+        measure=_permuted_mnist,
+    ),
+    Row(
+        "experiment_split_cifar100",
+        "whole experiment, split CIFAR-100: 20 x 100 samples, 5 memories, reduced ResNet-18 with a head a "
+        "task, 100 test images of all experiences after each",
+        "the same with stock GEM, SplitCIFAR100 and evaluation",
+        at_least=True,
+        floor=1.5,
+        goal=3.0,
+        measure=_split_cifar100,
+    ),
+)

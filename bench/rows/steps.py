@@ -1,0 +1,117 @@
+"""GEM's step and its references, beside stock GEM and a plain replay."""
+
+from statistics import median
+
+import torch
+from avalanche.models import SimpleMLP
+from torch import nn
+
+from bench.data import Stream, noise, permuted_mnist
+from bench.midstream import MidStream, ours, same_update, stock_gem, trained, with_conflict
+from bench.row import Measured, Options, Row
+from bench.timing import in_turns
+
+MEMORY = 256
+PAST = 19
+CALLS = 10
+"""Steps of one side in a turn; see :func:`bench.timing.in_turns`."""
+
+
+def mlp(seed: int, hidden_layers: int = 2) -> nn.Module:
+    """The GEM paper's network for MNIST, with weights of its seed."""
+    torch.manual_seed(seed)
+    model: nn.Module = SimpleMLP(hidden_size=100, hidden_layers=hidden_layers, drop_rate=0)
+    return model
+
+
+def mnist(options: Options, past: int) -> Stream:
+    """Permuted MNIST of one experience more than ``past``, a bit larger than a memory each."""
+    options.report.phase("data, plain training, memories")
+    if options.quick:
+        return noise(past + 1, 2 * memory(options), (1, 28, 28), 10, options.seed)
+    return permuted_mnist(options.dataset_root, past + 1, MEMORY + 50, options.seed)
+
+
+def memory(options: Options) -> int:
+    """Samples kept of each experience."""
+    return options.size(MEMORY, 20)
+
+
+def _side_by_side(options: Options) -> tuple[MidStream, MidStream]:
+    """Our GEM and the stock one, with the same weights, memories and minibatch."""
+    stream = mnist(options, options.size(PAST, 3))
+    model = trained(mlp(options.seed), stream, options.seed)
+    mine = MidStream(ours(model, memory(options), options.seed), stream)
+    stock = MidStream(stock_gem(model, memory(options), options.seed), stream)
+    with_conflict(mine, stock)
+    return mine, stock
+
+
+def _settings(options: Options, mine: MidStream) -> dict[str, object]:
+    return {
+        "past_experiences": options.size(PAST, 3),
+        "patterns_per_exp": memory(options),
+        "minibatch": 10,
+        "references": mine.plugin().reference_backend,
+    }
+
+
+def _step_gem_mlp(options: Options) -> Measured:
+    mine, stock = _side_by_side(options)
+    seconds = in_turns(
+        {"ours": mine.step, "stock": stock.step},
+        repetitions=options.size(20, 3),
+        calls=CALLS,
+        report=options.report,
+    )
+    return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), _settings(options, mine))
+
+
+def _references(options: Options) -> Measured:
+    mine, stock = _side_by_side(options)
+    kept = stock.strategy.plugins[0]
+    x, y = (torch.cat(list(parts.values())) for parts in (kept.memory_x, kept.memory_y))
+    model = stock.strategy.model
+
+    def replay() -> None:
+        torch.autograd.grad(nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+
+    seconds = in_turns(
+        {"ours": mine.references, "replay": replay, "stock": stock.references, "step": mine.step},
+        repetitions=options.size(20, 3),
+        calls=CALLS,
+        report=options.report,
+    )
+    replayed = median(seconds["replay"])
+    return Measured(
+        seconds["ours"],
+        seconds["replay"],
+        same_update(mine, stock),
+        _settings(options, mine),
+        record={
+            "stock GEM's references / the same replay": median(seconds["stock"]) / replayed,
+            "our whole step / the same replay": median(seconds["step"]) / replayed,
+        },
+    )
+
+
+STEPS = (
+    Row(
+        "step_gem_mlp",
+        "one GEM step, MLP 2 x 100, 19 past experiences x 256 memories of permuted MNIST",
+        "stock GEM's step",
+        at_least=True,
+        floor=1.4,
+        goal=2.0,
+        measure=_step_gem_mlp,
+    ),
+    Row(
+        "references",
+        "the reference gradients of that step alone",
+        "one replay forward and backward over the same 4,864 samples in one batch",
+        at_least=False,
+        floor=1.25,
+        goal=1.05,
+        measure=_references,
+    ),
+)

@@ -1,1 +1,0 @@
-"""Speed and memory of avalanche-mgem beside stock Avalanche: ``python -m benchmarks --help``."""
