@@ -55,7 +55,9 @@ class MidStream:
 
     def plugin(self) -> MGEMPlugin:
         """Our plugin, in one of our strategies."""
-        return next(p for p in self.strategy.plugins if isinstance(p, MGEMPlugin))
+        plugin = MGEMPlugin.of(self.strategy)
+        assert plugin is not None
+        return plugin
 
     def update(self) -> Tensor:
         """What a step gives to the optimizer; learning rate 0 keeps the weights where they are."""
@@ -138,9 +140,9 @@ def with_conflict(first: MidStream, *others: MidStream) -> None:
 def same_update(mine: MidStream, stock: MidStream) -> Agreement:
     """Compares the updates of one step, under the ridge that Avalanche's GEM has."""
     plugin = mine.plugin()
-    default, plugin.ridge = plugin.ridge, "absolute"
+    default, plugin.projector.ridge = plugin.projector.ridge, "absolute"
     z, expected = mine.update(), stock.update()
-    plugin.ridge = default
+    plugin.projector.ridge = default
     return relative_difference(z, expected)
 
 

@@ -28,12 +28,15 @@ class SameMemoryGEMPlugin(GEMPlugin):  # type: ignore[misc]
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Puts our memory where Avalanche's GEM looks for its own."""
-        for t, kept in enumerate(self._memory.constraints(strategy.experience, strategy.device)):
+        number = str(strategy.experience.current_experience)
+        for t, kept in enumerate(self._memory.groups(but=number, device=strategy.device)):
             self.memory_x[t], self.memory_y[t], self.memory_tid[t] = kept.x, kept.y, kept.task_labels
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes samples of the experience as ours does."""
-        self._memory.update(strategy.experience)
+        experience = strategy.experience
+        key = str(experience.current_experience)
+        self._memory.remember(experience.dataset.eval(), key=key)
 
 
 class KeepsGradients(torch.optim.SGD):

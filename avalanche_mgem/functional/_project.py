@@ -20,12 +20,13 @@ class NonFiniteGradientError(FloatingPointError):
     """A gradient is NaN, infinite, or too large to be squared.
 
     Attributes:
+        what: which gradient it is.
         row: index of the first such reference gradient, or None if it is the current gradient or the update.
     """
 
     def __init__(self, what: str, row: int | None = None):
-        self.row = row
-        super().__init__(f"The {what} is not finite (or too large for its precision).")
+        self.what, self.row = what, row
+        super().__init__(f"the {what} is not finite (or too large for its precision)")
 
 
 @torch.no_grad()
@@ -55,8 +56,7 @@ def project(
         memory_strength: :math:`\gamma \ge 0`, the least multiplier of every row where something is violated.
         modules: module id of every coordinate, a LongTensor ``[P]``; None (default) is one module. Prepared
             :class:`Blocks` save reading the ids again in every call.
-        solver: ``"exact"``, ``"quadprog"``, ``"diagonal"``, ``"hildreth"``, ``"hildreth:SWEEPS"`` or a
-            function; see :mod:`avalanche_mgem.solvers`.
+        solver: ``"exact"``, ``"quadprog"``, ``"diagonal"`` or a function; see :mod:`avalanche_mgem.solvers`.
         ridge: regularisation of the dual: ``"relative"`` (default: independent of the gradients' scale) or
             ``"absolute"`` (1e-3, as GEM).
         out: memory for z, of the shape, dtype and device of ``g``; None (default) takes new memory in every

@@ -11,13 +11,11 @@ Adding one is a file here and a line in ``SOLVERS``; a plugin also takes the fun
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
 from avalanche_mgem.solvers._diagonal import diagonal
 from avalanche_mgem.solvers._exact import exact
-from avalanche_mgem.solvers._hildreth import hildreth
 from avalanche_mgem.solvers._quadprog import quadprog
 
 Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,25 +24,25 @@ SOLVERS: dict[str, Solver] = {
     "exact": exact,
     "quadprog": quadprog,
     "diagonal": diagonal,
-    "hildreth": hildreth,
 }
 
 
 def get_solver(solver: str | Solver) -> Solver:
-    """Finds a solver by name; ``"hildreth:3"`` is Hildreth's method with three sweeps.
+    """Finds a solver by name; a function is returned as it is.
 
     Raises:
         ValueError: if there is no solver of that name.
+
+    Example:
+        >>> get_solver("exact") is exact
+        True
     """
     if callable(solver):
         return solver
     if isinstance(solver, str) and solver in SOLVERS:
         return SOLVERS[solver]
-    name, _, sweeps = str(solver).partition(":")
-    if name == "hildreth" and sweeps.isdigit() and int(sweeps) > 0:
-        return partial(hildreth, sweeps=int(sweeps))
     allowed = ", ".join(repr(name) for name in SOLVERS)
-    raise ValueError(f"unknown solver {solver!r}; allowed are {allowed}, 'hildreth:SWEEPS' or a function.")
+    raise ValueError(f"unknown solver {solver!r}; allowed are {allowed} or a function (K, b, lower) -> v.")
 
 
-__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "hildreth", "quadprog"]
+__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "quadprog"]

@@ -36,7 +36,7 @@ def _finer_and_gem(
         repetitions=options.size(repetitions, 3),
         report=options.report,
     )
-    backends = (state.plugin().reference_backend for state in (finest, gem))
+    backends = (state.plugin().projector.references.chosen for state in (finest, gem))
     return seconds["pd-mGEM"], seconds["GEM"], " and ".join(backends)
 
 
@@ -95,7 +95,7 @@ def _flat_cost(options: Options) -> Measured:
         "patterns_per_exp": memory(options),
         "patterns_per_step": per_step,
         "minibatch": 10,
-        "references": long.plugin().reference_backend,
+        "references": long.plugin().projector.references.chosen,
     }
     return Measured(seconds["many"], seconds["few"], None, settings)
 
@@ -113,7 +113,7 @@ def _agem_role(options: Options) -> Measured:
     agem = MidStream(stock_agem(model, kept, sample_size=kept), stream)
     with_conflict(mine, agem)
     plugin = mine.plugin()
-    drawn = next(plugin.memory.steps(stream[-1], torch.device("cpu")))
+    drawn = next(plugin.memory.steps())
     sides = {
         "ours": mine.step,
         "A-GEM": agem.step,
@@ -128,7 +128,7 @@ def _agem_role(options: Options) -> Measured:
         "patterns_per_step": kept,
         "sample_size": kept,
         "minibatch": 10,
-        "references": mine.plugin().reference_backend,
+        "references": mine.plugin().projector.references.chosen,
     }
     record = {
         "A-GEM's step / a step of plain training": stock / least,

@@ -52,7 +52,7 @@ def _settings(options: Options, mine: MidStream) -> dict[str, object]:
         "past_experiences": options.size(PAST, 3),
         "patterns_per_exp": memory(options),
         "minibatch": 10,
-        "references": mine.plugin().reference_backend,
+        "references": mine.plugin().projector.references.chosen,
     }
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import constraints
+from helpers import memory_groups
 from torch import nn
 
 from avalanche_mgem.references import loop, reference_mode
@@ -12,7 +12,7 @@ CE = nn.CrossEntropyLoss()
 
 
 def groups(n=3, size=8, dtype=torch.float32):
-    return constraints(torch.randn(n * size, 4, dtype=dtype), torch.randint(0, 2, (n * size,)), (size,) * n)
+    return memory_groups(torch.randn(n * size, 4, dtype=dtype), torch.randint(0, 2, (n * size,)), (size,) * n)
 
 
 def rows(model, batches, parameters=None, criterion=CE):
@@ -47,7 +47,7 @@ def test_grad_of_the_parameters_is_left_alone():
 def test_an_unused_parameter_has_zeros_and_sparse_gradients_become_dense():
     embedding = nn.Embedding(6, 2, sparse=True)
     unused = nn.Parameter(torch.randn(3))
-    tokens = constraints(torch.tensor([1, 4]), torch.zeros(2), (2,))
+    tokens = memory_groups(torch.tensor([1, 4]), torch.zeros(2), (2,))
     G = rows(embedding, tokens, [embedding.weight, unused], lambda output, y: output.sum())
     expected = torch.zeros(6, 2)
     expected[[1, 4]] = 1
