@@ -163,7 +163,8 @@ def _description(strategy: Any, num_constraints: int) -> str:
     text = f"parameters: {size}, minibatch: {strategy.train_mb_size}, {where}"
     if plugin := _mgem(strategy):
         m = len(plugin.projector.partition.blocks(strategy.model).sizes)
-        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {plugin.projector.references.chosen}"
+        chosen = plugin.projector.references.chosen
+        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {chosen}"
     return text
 
 

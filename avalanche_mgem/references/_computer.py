@@ -248,7 +248,7 @@ def _problem(
         expected = loop(probe, model, forward, criterion, parameters)
     with _buffers_restored(model):
         try:
-            found = Layerwise(sample_bytes=1.0)(probe, model, forward, criterion, parameters).rows()
+            found = Layerwise(sample_bytes=1.0)(probe, model, forward, criterion, parameters).dense()
         except (LayerwiseError, RuntimeError) as error:
             return str(error).partition("\n")[0]
     start = 0

@@ -119,8 +119,8 @@ class Factors:
                     part[where] += v[module] @ rows[:, where]
         return z.to(g.dtype) if out is None or out is z else out.copy_(z)
 
-    def rows(self) -> Tensor:
-        """G ``[K, P]`` itself; for tests, and where it is small."""
+    def dense(self) -> Tensor:
+        """See :meth:`~avalanche_mgem.functional.GradientRows.dense`; only where G is small."""
         self._clear_unwritten()
         G = torch.zeros(self.num_rows, self._ends[-1], dtype=self.dtype, device=self._device)
         for offset, rows in self._tiles(self.dtype):

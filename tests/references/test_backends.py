@@ -161,7 +161,7 @@ def test_layerwise_is_the_loop(name, sizes):
     compute = Layerwise()
     expected = loop(groups, *arguments(model))
     for _ in range(2):  # the second call knows how many groups go in one pass
-        assert_equal_rows(compute(groups, *arguments(model)).rows(), expected)
+        assert_equal_rows(compute(groups, *arguments(model)).dense(), expected)
 
 
 @pytest.mark.parametrize("name", ["paper cnn", "reduced resnet18"])
@@ -176,7 +176,7 @@ def test_layerwise_respects_the_batchnorm_policy(name, policy):
     with reference_mode(model, batchnorm=policy, dropout=False, device=CPU):
         expected = loop(groups, *arguments(model))
     with reference_mode(other, batchnorm=policy, dropout=False, device=CPU):
-        found = Layerwise()(groups, *arguments(other)).rows()
+        found = Layerwise()(groups, *arguments(other)).dense()
     assert_equal_rows(found, expected)
     for (key, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=key)
@@ -186,7 +186,7 @@ def test_layerwise_on_the_full_resnet18():
     torch.manual_seed(0)
     model = resnet18().double()
     groups = memory_groups(torch.randn(6, 3, 16, 16, dtype=torch.float64), torch.randint(0, 5, (6,)), (3, 3))
-    assert_equal_rows(Layerwise()(groups, *arguments(model)).rows(), loop(groups, *arguments(model)))
+    assert_equal_rows(Layerwise()(groups, *arguments(model)).dense(), loop(groups, *arguments(model)))
 
 
 @pytest.mark.parametrize("tasks", [(0, 0, 1, 2), (1, 0, 1, 1)])
@@ -202,7 +202,7 @@ def test_layerwise_tells_heads_apart(tasks):
     args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
     expected = loop(groups, *args)
     for one_pass in (False, True):
-        found = Layerwise(sample_bytes=1.0 if one_pass else None)(groups, *args).rows()
+        found = Layerwise(sample_bytes=1.0 if one_pass else None)(groups, *args).dense()
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert (expected == 0).all(dim=0).any() or set(tasks) == {0, 1, 2}
 
@@ -230,7 +230,7 @@ def test_layerwise_takes_mixed_tasks_in_one_group():
         torch.randn(6, 64), torch.randint(0, 2, (6,)), (3, 3), torch.tensor([0, 1, 1, 0, 0, 0])
     )
     args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
-    torch.testing.assert_close(Layerwise()(groups, *args).rows(), loop(groups, *args), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(Layerwise()(groups, *args).dense(), loop(groups, *args), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_any_criterion(criterion, sizes):
     model, groups = problem("mlp", sizes)
     groups.y[0], groups.y[-1] = 0, 2  # not all are ignored
     args = arguments(model, criterion)
-    assert_equal_rows(Layerwise()(groups, *args).rows(), loop(groups, *args))
+    assert_equal_rows(Layerwise()(groups, *args).dense(), loop(groups, *args))
 
 
 def blocks_of(kind, model):
@@ -349,7 +349,7 @@ def test_what_runs_without_gradient_has_rows_of_zeros():
 
     args = (model, forward, CE, list(model.parameters()))
     expected = loop(groups, *args)
-    assert_equal_rows(Layerwise()(groups, *args).rows(), expected)
+    assert_equal_rows(Layerwise()(groups, *args).dense(), expected)
     assert (expected[:, : model.first.weight.numel()] == 0).all()
 
 
@@ -357,18 +357,18 @@ def test_the_memory_of_rows_serves_one_user_after_another():
     model, groups = problem("mlp")
     compute, args = Layerwise(), arguments(model)
     first = compute(groups, *args)
-    expected = first.rows()
+    expected = first.dense()
     place = first._memory.data_ptr()
     with torch.no_grad():
         model.classifier.bias.add_(1.0)
     second = compute(groups, *args)
-    assert_equal_rows(first.rows(), expected)  # though another step has been taken
+    assert_equal_rows(first.dense(), expected)  # though another step has been taken
     assert second._memory.data_ptr() != place
     place = second._memory.data_ptr()
     del first, second
     third = compute(groups, *args)
     assert third._memory.data_ptr() == place
-    assert_equal_rows(third.rows(), loop(groups, *args))
+    assert_equal_rows(third.dense(), loop(groups, *args))
 
 
 class Functional(nn.Module):
@@ -399,7 +399,7 @@ def test_auto_takes_the_loop_where_layerwise_is_wrong_and_layerwise_says_so(make
     groups = memory_groups(torch.randn(12, 6), torch.randint(0, 3, (12,)), (6, 6))
     references = ReferenceComputer("auto")
     found = computed(references, groups, model)
-    assert torch.equal(found.G, loop(groups, *arguments(model)))
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
     assert references.chosen == "loop"
     assert references.reason
     with pytest.raises(ValueError, match=r"^references='layerwise' does not fit .*use 'loop' or 'auto'\.$"):
@@ -443,7 +443,7 @@ def test_a_compiled_model_has_the_same_gradients(backend, name, compiled):
     with reference_mode(model, batchnorm="running", dropout=False, device=CPU):
         expected = loop(groups, *arguments(model))
     found = computed(ReferenceComputer(backend, batchnorm="running"), groups, other)
-    assert_equal_rows(found.G if backend == "loop" else found.rows(), expected)
+    assert_equal_rows(found.dense(), expected)
 
 
 @pytest.mark.parametrize("compiled", [compiled_in_place, wrapped])
@@ -476,7 +476,7 @@ def test_a_recurrent_network_is_left_to_the_loop():
     groups = memory_groups(torch.randn(9, 6, dtype=torch.float64), torch.randint(0, 3, (9,)), (4, 5))
     references = ReferenceComputer()
     found = computed(references, groups, model)
-    assert torch.equal(found.G, loop(groups, *arguments(model)))
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
     assert references.chosen == "loop"
     assert references.reason == "a LSTM is faster group by group"
 
@@ -513,7 +513,7 @@ def test_backends_run_under_autocast(name):
     groups = memory_groups(groups.x.float(), groups.y, groups.sizes)
     expected = loop(groups, *arguments(model))
     with torch.autocast("cpu", torch.bfloat16):
-        for G in (loop(groups, *arguments(model)), Layerwise()(groups, *arguments(model)).rows()):
+        for G in (loop(groups, *arguments(model)), Layerwise()(groups, *arguments(model)).dense()):
             assert G.dtype == torch.float32
             assert (G - expected).norm() < 0.1 * expected.norm()
             assert not torch.equal(G, expected)

@@ -88,4 +88,4 @@ def test_layerwise_is_the_loop_on_models_drawn_at_random(seed: int, monkeypatch:
     v = torch.rand_like(b) * (torch.rand(len(b), 1) < 0.8)
     torch.testing.assert_close(gram(g, found, blocks), (K, b), rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(combine(g, found, v, blocks), combine(g, G, v, blocks), rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(found.rows(), G, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found.dense(), G, rtol=1e-9, atol=1e-11)
