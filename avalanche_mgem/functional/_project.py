@@ -52,7 +52,7 @@ def project(
 
     Args:
         g: current gradient ``[P]``; float64, float32, bfloat16 or float16.
-        G: reference gradients ``[K, P]``, or what stands for them.
+        G: reference gradients ``[K, P]``, as a tensor or as other :class:`GradientRows`.
         memory_strength: :math:`\gamma \ge 0`, the least multiplier of every row where something is violated.
         modules: module id of every coordinate, a LongTensor ``[P]``; None (default) is one module. Prepared
             :class:`Blocks` save reading the ids again in every call.
@@ -151,7 +151,7 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
 
 
 def _check_finite(K: Tensor, b: Tensor) -> None:
-    """Finds what is not finite from the products alone, without another pass over the gradients."""
+    """Finds a gradient that is not finite from the products alone, without a pass over the gradients."""
     if all_finite(K, b):
         return
     is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
