@@ -40,7 +40,7 @@ class GradientRows(Protocol):
         ...
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
-        """Whether one of these rows has an entry that is not zero in its module; ``rows`` is ``[m, K]``."""
+        """Whether a row that ``rows`` ``[m, K]`` marks in a module has an entry that is not zero there."""
         ...
 
     def dense(self) -> Tensor:

@@ -35,14 +35,14 @@ class ReferenceComputer:
 
     - ``"loop"``: one group after another, as Avalanche's GEM. Serves every model.
     - ``"layerwise"``: one pass over all groups. Each layer's gradients follow from its input and its output's
-      gradient, so that G is not held where it is larger than these. Serves the models that
+      gradient, so that G is not held where it is larger than they are. Serves the models that
       :class:`~avalanche_mgem.references._capture.Capture` can watch.
     - ``"auto"``: layerwise, if on a few samples of the memory its gradients are those of the loop; otherwise
       the loop. On a CPU it also takes the loop for attention, unless G is large, and for convolutions, unless
       G is large, or groups are small and the model is not compiled.
 
     Args:
-        backend: one of these.
+        backend: its name.
         batchnorm: what BatchNorm does in the passes, see :func:`~avalanche_mgem.references.reference_mode`.
         dropout: whether dropout draws in the passes.
         autocast: whether to compute in bfloat16.

@@ -77,7 +77,7 @@ class PairedLayers:
     Attributes:
         module: of the parameters.
         members: which group every row of the layers' ``a`` and ``d`` belongs to ``[M, K]``.
-        layers: these.
+        layers: each layer's samples.
     """
 
     module: int
