@@ -445,6 +445,18 @@ def test_a_gradient_that_is_not_finite_is_an_error_though_the_loss_is():
             train(lambda probe=probe, **kw: fine(plugins=[probe], **kw), benchmark)
 
 
+def test_a_gradient_that_is_not_finite_in_a_new_head_alone_is_found_in_its_step():
+    benchmark = split_digits(5, task_labels=True)
+
+    def poison(strategy):
+        if strategy.clock.train_exp_counter == 2:
+            strategy.model.classifier.classifiers["2"].classifier.bias.grad[0] = float("nan")
+
+    probe = Probe("after_backward", poison)
+    with pytest.raises(FloatingPointError, match=r"current minibatch .* experience 2 \(iteration 0,"):
+        train(lambda **kw: fine(plugins=[probe], **kw), benchmark, mlp(multi_head=True))
+
+
 def test_a_reference_that_is_not_finite_is_named_with_its_group():
     benchmark = split_digits(5)
     strategy = train(fine, benchmark, experiences=list(benchmark.train_stream)[:2])
@@ -463,25 +475,42 @@ def test_one_plugin_serves_one_strategy():
         train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark)
 
 
-def test_a_pickled_plugin_continues_as_the_original():
+@pytest.mark.parametrize("options", [{}, {"patterns_per_step": 8}, {"experiences_per_step": 1}])
+@pytest.mark.parametrize("n_before", [1, 2])
+def test_a_pickled_plugin_continues_as_the_original(options, n_before):
     benchmark = split_digits(5)
     stream = list(benchmark.train_stream)
 
     def run(interrupt):
-        plugin = MGEMPlugin(20, 0.1, num_modules=2, num_groups=2)
-        strategy = train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark, experiences=stream[:2])
+        plugin = MGEMPlugin(20, 0.1, num_modules=2, num_groups=2, **options)
+        strategy = train(lambda **kw: Naive(plugins=[plugin], **kw), benchmark, experiences=stream[:n_before])
+        torch.manual_seed(7 if interrupt else 8)  # a new process has another seed
+        state = torch.Generator().manual_seed(5).get_state()
         if interrupt:
-            state = torch.get_rng_state()
             strategy = Naive(
                 plugins=[pickle.loads(pickle.dumps(plugin))],
                 **strategy_arguments(copy.deepcopy(strategy.model)),
             )
-            torch.set_rng_state(state)
-        for experience in stream[2:]:
+        torch.set_rng_state(state)
+        for experience in stream[n_before:]:
             strategy.train(experience)
         return parameters_of(strategy.model)
 
     assert torch.equal(run(True), run(False))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda plugin: pickle.loads(pickle.dumps(plugin))])
+def test_a_copied_memory_keeps_what_another_benchmark_adds(duplicate):
+    # Its experiences have the same numbers and the same name of the stream.
+    first, second = (list(split_digits(5, n=n).train_stream)[:2] for n in (400, 500))
+    plugin = DMGEMPlugin(20)
+    train(lambda **kw: Naive(plugins=[plugin], **kw), None, experiences=first)
+    plugin = duplicate(plugin)
+    train(lambda **kw: Naive(plugins=[plugin], **kw), None, experiences=second)
+    assert len(plugin.memory) == 4
+    plugin = duplicate(plugin)
+    train(lambda **kw: Naive(plugins=[plugin], **kw), None, experiences=first)
+    assert len(plugin.memory) == 4
 
 
 def test_it_keeps_its_last_step_only_where_that_is_asked_for():

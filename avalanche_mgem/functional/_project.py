@@ -91,7 +91,7 @@ def project(
         with phase("gram"):
             K, b = gram(g, rows, blocks, diagonal=solve is diagonal)
         with phase("solver"):
-            _check_finite(K, b)  # waits for a GPU, so that the clock starts when the products are there
+            _check_finite(g, K, b)  # waits for a GPU, so that the clock starts when the products are there
             start = time.perf_counter()
             v = _multipliers(K, b, memory_strength, solve, ridge)
             seconds = time.perf_counter() - start
@@ -150,9 +150,13 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
         raise ValueError("out must not be memory of g: g is returned where nothing is violated.")
 
 
-def _check_finite(K: Tensor, b: Tensor) -> None:
-    """Finds a gradient that is not finite from the products alone, without a pass over the gradients."""
-    if all_finite(K, b):
+def _check_finite(g: Tensor, K: Tensor, b: Tensor) -> None:
+    """Finds a gradient that is not finite: reference gradients from their products, and g by itself.
+
+    The products do not show all of g: where every row is zero, as in the head of a new task, nothing of it is
+    in them.
+    """
+    if all_finite(g, K, b):
         return
     is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
     if is_bad_row.any():

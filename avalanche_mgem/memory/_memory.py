@@ -75,8 +75,7 @@ class EpisodicMemory:
     patterns_per_step: int | None = None
     experiences_per_step: int | None = None
     _slots: list[_Slot] = field(default_factory=list, repr=False)
-    _rng: np.random.Generator | None = field(default=None, repr=False)
-    _draw_rng: np.random.Generator | None = field(default=None, repr=False)
+    _generators: tuple[np.random.Generator, np.random.Generator] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.patterns_per_experience = checked_integer(
@@ -220,14 +219,12 @@ class EpisodicMemory:
     def _draws(self, sizes: tuple[int, ...], origins: tuple[tuple[int, int], ...]) -> Draws | None:
         if self.patterns_per_step is None and self.experiences_per_step is None:
             return None
-        if self._draw_rng is None:  # of its own: what the memory keeps does not depend on the draws
-            self._draw_rng = np.random.default_rng([self._initial_seed(), 1])
         return Draws(
             sizes,
             origins,
             patterns_per_step=self.patterns_per_step,
             experiences_per_step=self.experiences_per_step,
-            generator=self._draw_rng,
+            generator=self._generator(of_draws=True),
         )
 
     def _others(self, but: str | None) -> list[_Slot]:
@@ -258,19 +255,18 @@ class EpisodicMemory:
         kept = old.take(kept_old)
         return kept.joined(new) if len(kept_new) else kept  # type: ignore[no-any-return]
 
-    def _generator(self) -> np.random.Generator:
-        if self._rng is None:
-            self._rng = np.random.default_rng(self._initial_seed())
-        return self._rng
+    def _generator(self, of_draws: bool = False) -> np.random.Generator:
+        """The memory's generator, or another for the steps' draws, which must not change what is kept."""
+        if self._generators is None:  # both at once: after a restart torch's seed may be another
+            seed = (torch.initial_seed() if self.seed is None else self.seed) % 2**64
+            self._generators = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+        return self._generators[of_draws]
 
     def _next_seed(self, slot: _Slot | None = None) -> int:
         """A seed for reading samples; samples that were read already need none."""
         if slot is not None and isinstance(slot.samples, StoredSamples):
             return 0
         return int(self._generator().integers(2**32))
-
-    def _initial_seed(self) -> int:
-        return (torch.initial_seed() if self.seed is None else self.seed) % 2**64
 
 
 def _ordered(slots: Sequence[_Slot]) -> list[Index]:

@@ -245,8 +245,6 @@ class Capture:
             return original(x)  # type: ignore[no-any-return]
         self._check_samples(layer, x)
         sizes = self._sizes[self._seen.start : self._seen.stop]
-        if min(sizes) * x[0, 0].numel() == 1:
-            raise LayerwiseError(f"a {type(layer).__name__} sees a group of one value")
         if id(layer) not in self._of_batch_norm:
             self._of_batch_norm[id(layer)] = [
                 None if p is None else self._for_groups(p) for p in (layer.weight, layer.bias)

@@ -35,7 +35,7 @@ class Layerwise:
     """
 
     def __init__(self, sample_bytes: float | None = None) -> None:
-        self._sample_bytes = sample_bytes
+        self._given_sample_bytes = self._sample_bytes = sample_bytes
         self._memory: Tensor | None = None
         self._user: weakref.ref[Factors] | None = None
 
@@ -76,9 +76,9 @@ class Layerwise:
             start += len(part)
         return factors
 
-    def free(self) -> None:
-        """Gives the memory of G back."""
-        self._memory = None
+    def reset(self) -> None:
+        """Gives the memory of G back, and measures the samples anew, so that a restart changes no bit."""
+        self._memory, self._sample_bytes = None, self._given_sample_bytes
 
     def _memory_of_rows(self, num_groups: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
         """For G, if it is kept.

@@ -457,17 +457,92 @@ def test_auto_does_not_take_compiled_convolutions_apart(compiled):
     assert references.chosen == "loop"
 
 
-def test_auto_probes_a_model_once_and_again_when_it_has_changed(monkeypatch):
-    probed = []
-    monkeypatch.setattr("avalanche_mgem.references._computer._problem", lambda *args: probed.append(1))
+class ByBatch(nn.Module):
+    """A batch normalisation written by hand, which couples the samples of a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.last((h - h.mean(0)) / h.std(0))
+
+
+class Switch(nn.Module):
+    """Uses a layer's weight outside of the layer, once a flag is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.is_set = nn.Linear(6, 3), False
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.layer.weight).square() if self.is_set else self.layer(x)
+
+
+def six_inputs(sizes):
+    n = sum(sizes)
+    return memory_groups(torch.randn(n, 6, dtype=torch.float64), torch.randint(0, 3, (n,)), sizes)
+
+
+def test_auto_does_not_trust_what_it_found_with_a_single_group():
+    model, references = ByBatch().double(), ReferenceComputer()
+    computed(references, six_inputs((5,)), model)
+    assert references.chosen == "layerwise"  # with one group every way is right
+    groups = six_inputs((5, 6))
+    assert torch.equal(computed(references, groups, model).dense(), loop(groups, *arguments(model)))
+    assert references.chosen == "loop"
+
+
+def test_auto_tries_a_model_anew_in_each_experience():
+    model, references, groups = Switch().double(), ReferenceComputer(), six_inputs((5, 6))
+    for is_set, chosen in ((False, "layerwise"), (True, "loop"), (False, "layerwise")):
+        model.is_set = is_set
+        references.reset()
+        assert_equal_rows(computed(references, groups, model).dense(), loop(groups, *arguments(model)))
+        assert references.chosen == chosen
+
+
+def test_auto_finds_a_change_of_path_within_an_experience():
+    model, references, groups = Switch().double(), ReferenceComputer(), six_inputs((5, 6))
+    for _ in range(99):
+        computed(references, groups, model)
+    model.is_set = True
+    with pytest.warns(UserWarning, match="goes on with the loop: the gradients of 'layer.weight' are not"):
+        found = computed(references, groups, model)
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
+    assert references.chosen == "loop"
+
+
+def test_auto_takes_the_loop_for_parameters_with_hooks():
     model, groups = problem("mlp")
     references = ReferenceComputer()
-    for layers in (0, 0, 1):
-        if layers:
-            model.classifier = nn.Sequential(model.classifier, nn.Linear(3, 3).double())
-        references.reset()
-        computed(references, groups, model)
-    assert len(probed) == 2
+    computed(references, groups, model)
+    assert references.chosen == "layerwise"
+    model.classifier.weight.register_hook(lambda gradient: gradient * (torch.arange(3) > 0).unsqueeze(1))
+    with pytest.warns(UserWarning, match="'classifier.weight' has a hook on its gradient"):
+        found = computed(references, groups, model).dense()
+    assert torch.equal(found, loop(groups, *arguments(model)))
+    assert not found[:, -18:-13].any()  # the first row of the classifier's weight
+    references.reset()
+    computed(references, groups, model)
+    assert references.chosen == "loop"
+    with pytest.raises(ValueError, match=r"does not fit this model: the parameter 'classifier\.weight' has"):
+        computed("layerwise", groups, model)
+
+
+def test_any_error_of_the_layerwise_way_takes_the_loop_with_a_warning(monkeypatch):
+    model, groups = problem("mlp")
+    references = ReferenceComputer()
+    computed(references, groups, model)
+
+    def fail(*args):
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(references, "_compute", fail)
+    with pytest.warns(UserWarning, match=r"goes on with the loop: no such kernel\.$"):
+        found = computed(references, groups, model)
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
 
 
 def test_a_recurrent_network_is_left_to_the_loop():

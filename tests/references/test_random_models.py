@@ -8,7 +8,7 @@ from helpers import memory_groups
 from torch import nn
 
 from avalanche_mgem.functional import Blocks, combine, gram
-from avalanche_mgem.references import Layerwise, loop
+from avalanche_mgem.references import Layerwise, ReferenceComputer, loop
 from avalanche_mgem.references._rules import linear
 
 
@@ -89,3 +89,47 @@ def test_layerwise_is_the_loop_on_models_drawn_at_random(seed: int, monkeypatch:
     torch.testing.assert_close(gram(g, found, blocks), (K, b), rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(combine(g, found, v, blocks), combine(g, G, v, blocks), rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(found.dense(), G, rtol=1e-9, atol=1e-11)
+
+
+class Faulty(nn.Module):
+    """A drawn model with something that the layer-wise way may not see: it changes from task to task."""
+
+    def __init__(self, draw: random.Random):
+        super().__init__()
+        self.inner = Drawn(draw)
+        self.outside = nn.Linear(4, 4)
+        self.fault = "none"
+
+    def forward(self, x):
+        h = self.inner(x)
+        if self.fault == "couples samples":
+            h = h - h.mean(dim=0)
+        elif self.fault == "sorts samples":
+            h = h[torch.argsort(x[:, 0])]
+        elif self.fault == "weight outside":
+            h = h + nn.functional.linear(h.tanh(), self.outside.weight)
+        return self.outside(h) if self.fault != "another path" else h @ self.outside.weight + h.sum(0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_auto_gives_the_rows_of_the_loop_whatever_a_model_does(seed: int) -> None:
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    model, criterion = Faulty(draw).double(), nn.CrossEntropyLoss()
+    references, hook = ReferenceComputer(), None
+    faults = ["none", "couples samples", "sorts samples", "weight outside", "another path", "hook"]
+    for task in range(1, 5):
+        references.reset()
+        if hook is not None:
+            hook.remove()
+        model.fault, hook = draw.choice(faults), None
+        if model.fault == "hook":
+            hook = model.outside.weight.register_hook(lambda gradient: gradient.tril())
+        sizes = [draw.randint(1, 40) for _ in range(task)]
+        n = sum(sizes)
+        groups = memory_groups(torch.randn(n, 6, dtype=torch.float64), torch.randint(0, 4, (n,)), sizes)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for _ in range(2):
+            found = references(groups, model, criterion, parameters).dense()
+            expected = loop(groups, model, lambda x, t: model(x), criterion, parameters)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11, msg=model.fault)

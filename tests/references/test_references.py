@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from helpers import memory_groups
 from torch import nn
 
@@ -98,6 +99,24 @@ def test_noise_is_the_same_in_every_pass_unless_asked_for(layer):
     first = output(True)
     torch.rand(1)  # as the training step between two reference passes does
     assert not torch.equal(first, output(True))
+
+
+def test_stochastic_depth_passes_every_block_unless_asked_for():
+    layer, x = torchvision.ops.StochasticDepth(0.5, "batch"), torch.randn(6, 4)
+    for step in range(20):
+        with reference_mode(layer, batchnorm="update", dropout=False, device=CPU, step=step):
+            assert torch.equal(layer(x), x)
+    assert layer.training
+
+
+def test_noise_that_is_no_layer_is_another_in_each_step():
+    layer, x = FunctionalDropout(), torch.randn(6, 40)
+    seen = []
+    for step in (0, 1, 0):
+        with reference_mode(layer, batchnorm="update", dropout=False, device=CPU, step=step):
+            seen.append(layer(x))
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize("batchnorm", ["update", "batch", "running"])
