@@ -1,4 +1,4 @@
-"""Permuted and rotated MNIST with exactly the samples of Avalanche's, built in two seconds.
+"""Permuted and rotated MNIST with exactly the samples of Avalanche's, built in a few seconds.
 
 Avalanche asks each of the 70,000 images of every experience for its class, several times. Here an experience
 is MNIST itself under a frozen transform.
