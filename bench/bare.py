@@ -1,6 +1,6 @@
 """The bare arithmetic of one constrained step of an MLP: a bound on the step's time, not an implementation.
 
-It computes every product that the step needs, once. It has no autograd, memory policy, check or plugin.
+It computes every product of the step once. It has no model, autograd, memory policy, check or plugin.
 """
 
 from collections.abc import Callable
