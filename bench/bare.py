@@ -33,7 +33,7 @@ def bare_step(
         start += p.numel()
     x, y, sizes = groups.x, groups.y, groups.sizes
     group_of = members(((sizes, 0, 1),), len(sizes), g.dtype, g.device)
-    shares = (group_of / group_of.sum(dim=0)).sum(dim=1, keepdim=True)  # a sample's weight in its group's mean
+    shares = (group_of / group_of.sum(dim=0)).sum(dim=1, keepdim=True)  # a sample's weight in a mean
     rows = torch.arange(len(x))
 
     @torch.no_grad()
