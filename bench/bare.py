@@ -1,6 +1,6 @@
-"""The arithmetic of one constrained step of an MLP alone: a bound for the step, not an implementation.
+"""The bare arithmetic of one constrained step of an MLP: a bound on the step's time, not an implementation.
 
-No model, autograd, memory policy, check or plugin; every product that the step needs is there once.
+It computes every product of the step once. It has no model, autograd, memory policy, check or plugin.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from avalanche_mgem.solvers import exact
 def bare_step(
     model: nn.Module, groups: MemoryGroups, g: Tensor, memory_strength: float
 ) -> Callable[[], Tensor]:
-    """What computes the update of ``model``, linear layers with ReLU in between, from its gradient.
+    """A function that computes the update of ``model`` from its gradient.
 
     Args:
-        model: the model.
-        groups: its memory; all of it is used in the step.
+        model: linear layers with ReLU in between.
+        groups: the memory. The step uses all of it.
         g: the gradient of a minibatch ``[P]``.
         memory_strength: gamma.
     """
@@ -33,9 +33,7 @@ def bare_step(
         start += p.numel()
     x, y, sizes = groups.x, groups.y, groups.sizes
     group_of = members(((sizes, 0, 1),), len(sizes), g.dtype, g.device)
-    shares = (group_of / group_of.sum(dim=0)).sum(
-        dim=1, keepdim=True
-    )  # of each sample in the mean of its group
+    shares = (group_of / group_of.sum(dim=0)).sum(dim=1, keepdim=True)  # a sample's weight in a mean
     rows = torch.arange(len(x))
 
     @torch.no_grad()

@@ -1,13 +1,17 @@
-r"""Solvers of the dual quadratic program, one file each behind one small protocol.
+r"""Solvers of the dual quadratic program, one file each. All have the same signature ``(K, b, lower) -> v``.
 
-A solver gets ``m`` independent problems
+A solver gets ``m`` independent problems, one for each module of the parameters:
 
 .. math:: \min_{v \ge \ell} \tfrac12 v^\top K v + b^\top v
 
-with a positive definite ``K`` ``[m, K, K]`` of unit diagonal (up to the ridge), ``b`` ``[m, K]`` and the
-lower bounds ``l`` ``[m, K]``, and returns ``v`` ``[m, K]`` with ``v >= l`` in the dtype and on the device of
-``b``.
-Adding one is a file here and a line in ``SOLVERS``; a plugin also takes the function itself.
+- ``K`` ``[m, K, K]``: positive definite matrices, whose diagonal is 1 up to the ridge.
+- ``b`` ``[m, K]``: the linear terms.
+- ``lower`` ``[m, K]``: the lower bounds :math:`\ell`.
+
+It returns ``v`` ``[m, K]`` with ``v >= lower``, in the dtype and on the device of ``b``.
+
+To add a solver, add a file here and a line in ``SOLVERS``. Wherever a solver is named, the function itself is
+allowed too.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What finer constraints, more experiences and fewer samples a step cost."""
+"""Rows for the cost of finer constraints, of more experiences and of fewer samples a step."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -26,7 +26,7 @@ def _finer_and_gem(
     finer: Mapping[str, Any],
     repetitions: int = 15,
 ) -> tuple[list[float], list[float], str]:
-    """Seconds of steps of pd-mGEM and of our own GEM in turns, and how both make their references."""
+    """Seconds of steps of pd-mGEM and of our own GEM in turns, and the backends of their references."""
     gem, finest = (
         MidStream(ours(model, patterns, options.seed, **further), stream) for further in ({}, finer)
     )
@@ -50,7 +50,7 @@ def _step_pdmgem(options: Options) -> Measured:
     )
     torch.manual_seed(options.seed)
     resnet = trained(SlimResNet18(100, nf=20), stream, options.seed)
-    resnet = resnet.to(memory_format=torch.channels_last)  # as mgem has it by default
+    resnet = resnet.to(memory_format=torch.channels_last)  # the default of mgem
     finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER, repetitions=5)
 
     images = mnist(options, options.size(PAST, 3))
