@@ -15,11 +15,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
-from avalanche_mgem.experiment.errors import FolderTakenError, UserError, debugging, explain, one_line
+from avalanche_mgem.experiment.errors import debugging, explain, one_line
+from avalanche_mgem.runs import FolderTakenError, check_same_run, clear_failure, is_complete, write_failure
 
-# What a user's input can cause: strategies raise ValueError and FloatingPointError, and a folder that cannot
-# be written gives an OSError. Anything else is a bug and shows its traceback.
-_EXPECTED = (UserError, HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
+# What a user's input can cause: a UserError is a ValueError, strategies raise ValueError and
+# FloatingPointError, and a folder that cannot be written gives an OSError. Anything else is a bug and shows
+# its traceback.
+_EXPECTED = (HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
 
 register_resolvers()  # on import: the processes of a launcher import this module and do not call main()
 
@@ -68,8 +70,6 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         if debugging():
             raise
-        from avalanche_mgem.experiment.folder import write_failure
-
         folder = Path(HydraConfig.get().runtime.output_dir)
         is_expected = isinstance(error, _EXPECTED)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
@@ -119,7 +119,6 @@ def _run(cfg: DictConfig) -> None:
 
 def _run_of_sweep(cfg: DictConfig) -> None:
     from avalanche_mgem.experiment.api import execute
-    from avalanche_mgem.experiment.folder import check_same_run, clear_failure, is_complete
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
 
@@ -141,12 +140,10 @@ def _run_of_sweep(cfg: DictConfig) -> None:
 
 
 def _profile(cfg: DictConfig) -> None:
-    from avalanche_mgem.experiment.profile import print_profile, profile
-    from avalanche_mgem.experiment.quiet import quiet
-    from avalanche_mgem.experiment.settings import check_settings
+    from avalanche_mgem.experiment._profile import print_profile, profile
+    from avalanche_mgem.experiment._quiet import quiet
 
     choices = HydraConfig.get().runtime.choices
     with quiet():
-        check_settings(cfg)
         result = profile(cfg)
     print_profile(result, f"{choices['strategy']} on {choices['benchmark']}, seed {cfg.seed}")

@@ -13,10 +13,11 @@ from avalanche_mgem.functional import Blocks, gram
 from avalanche_mgem.gradients import reference_gradients
 from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer, origin_experience
 from avalanche_mgem.metrics.constraints import last_step, mgem_plugin, watch
-from avalanche_mgem.metrics.names import GAP_METRICS, packaged
+from avalanche_mgem.metrics.names import packaged
 from avalanche_mgem.partition import trainable_parameters
 from avalanche_mgem.plugins import ConstrainedStep
 from avalanche_mgem.references import ReferenceComputer, flatten
+from avalanche_mgem.runs import GAP_METRICS
 
 _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
 

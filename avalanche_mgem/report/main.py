@@ -30,7 +30,7 @@ examples:
   mgem-report runs --wandb my-project              the same numbers in W&B too
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
-avalanche_mgem.experiment.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
+avalanche_mgem.report.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
 error's traceback.
 """
 
