@@ -109,8 +109,8 @@ def test_constraints_hold_after_a_multi_head_step_and_those_of_gem_do_not():
         return [(plugin.memory_x[t], plugin.memory_y[t], plugin.memory_tid[t]) for t in plugin.memory_x]
 
     def of_mgem(strategy):
-        plugin = next(p for p in strategy.plugins if isinstance(p, MGEMPlugin))
-        return [(c.x, c.y, c.task_labels) for c in plugin._constraints or ()]
+        groups = MGEMPlugin.of(strategy).projector.groups
+        return [(group.x, group.y, group.task_labels) for group in groups or ()]
 
     gem = worst_cosines(lambda **kw: GEM(patterns_per_exp=20, memory_strength=0.0, **kw), of_gem)
     ours = worst_cosines(lambda **kw: MGEM(patterns_per_exp=20, memory_strength=0.0, **kw), of_mgem)

@@ -98,7 +98,7 @@ def profile(cfg: DictConfig) -> Profile:
         evaluation = timeline.take()
     return Profile(
         steps=probe.steps[cfg.warmup :],
-        step_phases=[_DATA, _GRADIENT, *(_PROJECTION if _mgem(strategy) else ()), _OPTIMIZER, _OTHER],
+        step_phases=[_DATA, _GRADIENT, *(_PROJECTION if MGEMPlugin.of(strategy) else ()), _OPTIMIZER, _OTHER],
         evaluation=evaluation,
         samples=sum(len(experience.dataset) for experience in tests),
         description=_description(strategy, probe.num_constraints),
@@ -162,9 +162,10 @@ def _description(strategy: Any, num_constraints: int) -> str:
     size = sum(p.numel() for p in strategy.model.parameters() if p.requires_grad)
     where = f"device: {strategy.device}, threads: {torch.get_num_threads()}"
     text = f"parameters: {size}, minibatch: {strategy.train_mb_size}, {where}"
-    if plugin := _mgem(strategy):
-        m = len(plugin.partition.blocks(strategy.model).sizes)
-        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {plugin.reference_backend}"
+    if plugin := MGEMPlugin.of(strategy):
+        m = len(plugin.projector.partition.blocks(strategy.model).sizes)
+        chosen = plugin.projector.references.chosen
+        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {chosen}"
     return text
 
 
@@ -179,7 +180,7 @@ class _Probe:
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Starts anew, so that the last experience's steps are left in the end."""
-        if plugin := _mgem(strategy):
+        if plugin := MGEMPlugin.of(strategy):
             self.num_constraints = _num_constraints(plugin)
         self.steps = []
         self._timeline.switch(_DATA)
@@ -200,10 +201,6 @@ def _switches(timeline: Timeline, phases: dict[str, str]) -> Any:
         timeline.switch(name)
 
     return SimpleNamespace(**{hook: partial(switch, name) for hook, name in phases.items()})
-
-
-def _mgem(strategy: Any) -> MGEMPlugin | None:
-    return next((plugin for plugin in strategy.plugins if isinstance(plugin, MGEMPlugin)), None)
 
 
 def _num_constraints(plugin: MGEMPlugin) -> int:

@@ -15,9 +15,8 @@ from avalanche_mgem import timing
 from avalanche_mgem.experiment._profile import Profile, profile
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.references import ReferenceComputer
-from avalanche_mgem.references._factors import Factors
+from avalanche_mgem.projector import Projector
+from avalanche_mgem.references import Factors, ReferenceComputer
 from avalanche_mgem.runs import UserError
 
 projection = import_module("avalanche_mgem.functional._project")  # the package has a function of this name
@@ -102,10 +101,10 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
         (SupervisedTemplate, "backward", "current gradient", "dmgem"),
         (SupervisedTemplate, "optimizer_step", "optimizer", "dmgem"),
         (ReferenceComputer, "__call__", "references", "dmgem"),
-        (Factors, "gram", "gram", "dmgem"),
+        (Factors, "products", "gram", "dmgem"),
         (projection, "dual", "solver", "dmgem"),
         (Factors, "combine", "combine", "dmgem"),
-        (MGEMPlugin, "_memory_strength", "other", "dmgem"),
+        (Projector, "strength", "other", "dmgem"),
         (EWCPlugin, "before_backward", "other", "ewc"),
         (Clock, "after_training_iteration", "other", "naive"),
     ],
