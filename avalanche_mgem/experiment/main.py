@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import avalanche_mgem
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
 from avalanche_mgem.experiment.errors import debugging, explain, one_line
 from avalanche_mgem.runs import FolderTakenError, check_same_run, clear_failure, is_complete, write_failure
@@ -32,6 +33,9 @@ def main() -> None:
         os.environ["MGEM_DEBUG"] = "1"
     # Hydra would print an error in several lines of its own and exit; now it raises it, and it comes here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if "--version" in sys.argv[1:]:  # Hydra's own would print Hydra's
+        print(f"mgem {avalanche_mgem.__version__}")  # noqa: T201
+        return
     is_profile = sys.argv[1:2] == ["profile"]
     if is_profile:
         del sys.argv[1]

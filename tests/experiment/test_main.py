@@ -13,6 +13,7 @@ import torch
 from avalanche.training import Naive
 from omegaconf import OmegaConf
 
+import avalanche_mgem
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.runs import UserError, all_metrics
@@ -286,6 +287,12 @@ def test_help_teaches(mgem: Mgem) -> None:
     assert result.status == 0
     assert f"strategy: {', '.join(STRATEGIES)}" in result.out
     assert "mgem -m strategy=gem,pmgem,dmgem seed=0,1,2" in result.out
+
+
+@pytest.mark.parametrize("words", [["--version"], ["profile", "--version"], ["seed=1", "--version"]])
+def test_the_version_is_the_packages(mgem: Mgem, tmp_path: Path, words: list[str]) -> None:
+    assert mgem(*words) == (0, f"mgem {avalanche_mgem.__version__}\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", sorted(config_folder().rglob("*.yaml")), ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import avalanche_mgem
 from avalanche_mgem.report import load_results
 from avalanche_mgem.report.main import main
 
@@ -171,6 +172,13 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("--baseline", "--where", "--front", "--reference", "--wandb", "--output", "examples:"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"mgem-report {avalanche_mgem.__version__}\n"
 
 
 def test_as_a_program_with_warnings_as_errors(sweep, tmp_path: Path) -> None:
