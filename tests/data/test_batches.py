@@ -26,7 +26,7 @@ from avalanche_mgem.benchmarks import PermutedDigits, PermutedMNIST, SplitDigits
 from avalanche_mgem.benchmarks.digits import _LabelledTensors
 from avalanche_mgem.data import BatchedEvaluation, preload, subsample
 from avalanche_mgem.data._batches import Sample
-from avalanche_mgem.experiment.quiet import quiet
+from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.memory import EpisodicMemory
 
 DIGITS = subsample(PermutedDigits(3, seed=0), 60, 40)
