@@ -56,11 +56,20 @@ def test_even_runs_are_contiguous_whole_layers():
     assert Partition(4).blocks(network()).sizes == (30, 12, 35, 18)
 
 
+def layers_of(sizes) -> nn.Module:
+    return nn.Sequential(*(nn.Linear(size, 1, bias=False) for size in sizes))
+
+
+def test_even_means_the_least_sum_of_squares():
+    # Sums of cubes, or the largest module, would have the modules 1, 7, 6.
+    assert Partition(3).blocks(layers_of([1, 7, 2, 4])).sizes == (8, 2, 4)
+
+
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=8), data=st.data())
 def test_even_runs_are_the_best_of_all_cuts(sizes, data):
     n = len(sizes)
     m = data.draw(st.integers(1, n))
-    model = nn.Sequential(*(nn.Linear(size, 1, bias=False) for size in sizes))
+    model = layers_of(sizes)
     modules = list(modules_by_name(m, model).values())  # one a layer
     assert modules == sorted(modules)
     assert set(modules) == set(range(m))
