@@ -194,7 +194,12 @@ def test_random_transforms_are_avalanches_and_named(cifar: CIFAR100) -> None:
         assert torch.equal(torch.get_rng_state(), after)
 
 
+class OwnNormalize(T.Normalize):  # type: ignore[misc]
+    """A subclass, which might do anything."""
+
+
 UNKNOWN = [
+    (T.Compose([T.ToTensor(), OwnNormalize((0.5,), (0.5,))]), "OwnNormalize"),
     (T.Compose([T.ToTensor(), T.Lambda(lambda x: x + 1)]), "Lambda"),
     (lambda image: T.functional.to_tensor(image), "<lambda>"),
     (T.Compose([T.RandomRotation((0, 1)), T.ToTensor()]), "RandomRotation"),

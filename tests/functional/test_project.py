@@ -173,12 +173,38 @@ def test_lower_precision_follows_float64(dtype, tolerance, solver):
 
 
 @pytest.mark.parametrize(
-    ("scale_g", "scale_G"), [(1, 1e25), (1, 1e-25), (1e-25, 1e-25), (1e-12, 1e30), (1e22, 1e-18), (1e-30, 1)]
+    ("scale_g", "scale_G"),
+    [(1, 1e25), (1, 1e-25), (1e-25, 1e-25), (1e-12, 1e30), (1e22, 1e-18), (1e-30, 1), (1e-36, 1e-6)],
 )
 def test_float32_holds_where_its_squares_overflow_or_underflow(scale_g, scale_G):
     g, G = gradients(8)
     z = project((scale_g * g).float(), (scale_G * G).float())
     torch.testing.assert_close(z.double() / scale_g, project(g, G), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [0, 1])
+def test_float32_holds_where_one_module_of_g_underflows(module):
+    g, G = gradients(8)
+    modules = torch.arange(40) // 20
+    g, G = torch.where(modules == module, 1e-36 * g, g), 1e-6 * G
+    z = project(g.float(), G.float(), modules=modules)
+    scale = torch.where(modules == module, 1e36, 1.0)
+    expected = project(g, G, modules=modules)
+    torch.testing.assert_close(z.double() * scale, expected * scale, rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_may_be_finite_though_its_sum_is_not():
+    g, G = torch.full((40,), 3e4, dtype=torch.float16), torch.zeros(1, 40, dtype=torch.float16)
+    G[0, 0] = -1
+    z = project(g, G)
+    assert z.sum().isinf()
+    torch.testing.assert_close(z, torch.where(torch.arange(40) > 0, g, 0), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_orthogonal_is_no_conflict(solver):
+    g, G = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
+    assert project(g, G, memory_strength=0.5, solver=solver) is g
 
 
 @pytest.mark.parametrize("solver", EXACT)
@@ -253,6 +279,8 @@ def test_what_is_not_finite_is_named(bad, solver):
         ({"modules": torch.full((40,), -1)}, "module ids start at 0"),
         ({"memory_strength": -0.1}, "memory_strength must be finite and at least 0"),
         ({"memory_strength": float("nan")}, "memory_strength must be finite and at least 0"),
+        ({"memory_strength": float("inf")}, "memory_strength must be finite and at least 0; got inf"),
+        ({"memory_strength": True}, "memory_strength must be finite and at least 0; got True"),
         ({"memory_strength": "0.5"}, "memory_strength must be finite and at least 0; got '0.5'"),
         ({"ridge": "none"}, r"ridge must be one of \('relative', 'absolute'\); got 'none'"),
         ({"solver": "magic"}, "unknown solver 'magic'"),

@@ -135,6 +135,14 @@ def test_products_and_combinations_of_dense_rows(seed, m):
     torch.testing.assert_close(combine(g, DenseRows(G), v, blocks), g + (v[modules].T * G).sum(dim=0))
 
 
+def test_autocast_does_not_lower_the_precision_of_any_form():
+    g, rows, _ = problem(2)
+    g, rows = g.float(), TwoFactors(rows.A.float(), rows.B.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = project(g, rows, memory_strength=0.2)
+    assert torch.equal(z, project(g, rows, memory_strength=0.2))
+
+
 def test_a_module_without_multipliers_keeps_g_whatever_its_rows_are():
     g, G = gradients(0)
     G[1, 10] = torch.nan
