@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import Blocks
+from avalanche_mgem.parameters import trainable_parameters
 
 ModuleSpec = int | str | Sequence[str | Sequence[str]] | Callable[[nn.Module], Sequence[Sequence[str]]]
 
@@ -54,11 +55,11 @@ class Partition:
         """The modules' coordinates in the concatenation of the trainable parameters of ``model``.
 
         Computed anew only when the names or shapes of the trainable parameters have changed. The order is
-        that of :func:`trainable_parameters`.
+        that of :func:`~avalanche_mgem.parameters.trainable_parameters`.
 
         Args:
             model: the model.
-            parameters: what :func:`trainable_parameters` gives for it, where that is known already.
+            parameters: its trainable parameters, where they are known already.
 
         Raises:
             ValueError: if a trainable parameter is in no module or in several, naming it, or if there are
@@ -95,18 +96,6 @@ class Partition:
             for name, p in parameters
         ]
         return torch.from_numpy(np.concatenate(draws))
-
-
-def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Names and parameters that require a gradient, a shared one once, in ``named_parameters`` order.
-
-    Raises:
-        ValueError: if the model has none.
-    """
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError("the model has no trainable parameter: every requires_grad is False.")
-    return parameters
 
 
 def _checked_spec(spec: ModuleSpec) -> ModuleSpec:

@@ -1,8 +1,8 @@
 r"""Memory strength over time.
 
-The memory strength :math:`\gamma` pulls the update along the old gradients, and the pull grows with the
-number of constraints; so it may have to change as experiences accumulate. Experiences are numbered from 0,
-and no constraint exists in the first.
+The memory strength :math:`\gamma` pulls the update along the old gradients. The pull grows with the number of
+constraints, so it may have to change as experiences accumulate. Experiences are counted from 0, and nothing
+constrains the first.
 """
 
 import math
@@ -15,16 +15,24 @@ import numpy as np
 
 
 class Schedule(ABC):
-    """Memory strength as a function of the index of the experience that is being trained on."""
+    """Memory strength as a function of the experience that is being trained on."""
 
     @abstractmethod
     def at(self, experience: int) -> float:
-        """The memory strength while training on ``experience`` (from 0)."""
+        """The memory strength while training on ``experience``, counted from 0."""
 
 
 @dataclass(frozen=True)
-class _Ramp(Schedule):
-    """From ``start`` at experience 0 to ``end`` at experience ``n_experiences - 1``, then constant."""
+class Linear(Schedule):
+    """From ``start`` at experience 0 to ``end`` at experience ``n_experiences - 1``, then constant.
+
+    Raises:
+        ValueError: if an end is negative or not finite, or ``n_experiences`` is no integer of at least 1.
+
+    Example:
+        >>> [round(Linear(0.0, 0.4, 5).at(experience), 2) for experience in range(6)]
+        [0.0, 0.1, 0.2, 0.3, 0.4, 0.4]
+    """
 
     start: float
     end: float
@@ -39,30 +47,36 @@ class _Ramp(Schedule):
     def at(self, experience: int) -> float:
         """See :meth:`Schedule.at`."""
         progress = min(1.0, experience / max(1, self.n_experiences - 1))
-        return self.start + (self.end - self.start) * self._curve(progress)
+        return self.start + (self.end - self.start) * self._share(progress)
 
-    @abstractmethod
-    def _curve(self, progress: float) -> float:
-        """Share of the way from start to end, both in 0..1."""
-
-
-class Linear(_Ramp):
-    """From ``start`` at experience 0 to ``end`` at experience ``n_experiences - 1``, then constant."""
-
-    def _curve(self, progress: float) -> float:
+    def _share(self, progress: float) -> float:
+        """Share of the way from start to end after a share of the experiences."""
         return progress
 
 
-class Cosine(_Ramp):
-    """Like :class:`Linear`, along half a cosine: slow at both ends."""
+class Cosine(Linear):
+    """Like :class:`Linear`, along half a cosine: slow at both ends.
 
-    def _curve(self, progress: float) -> float:
+    Example:
+        >>> [round(Cosine(0.0, 0.4, 5).at(experience), 2) for experience in range(6)]
+        [0.0, 0.06, 0.2, 0.34, 0.4, 0.4]
+    """
+
+    def _share(self, progress: float) -> float:
         return (1 - math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
 class PerExperience(Schedule):
-    """One value for each experience."""
+    """One value for each experience.
+
+    Raises:
+        ValueError: if a value is negative or not finite.
+
+    Example:
+        >>> PerExperience([0.0, 0.5]).at(1)
+        0.5
+    """
 
     values: Sequence[float]
 
@@ -88,7 +102,10 @@ MemoryStrength = float | Sequence[float] | Schedule | Callable[[Any], float]
 
 
 def check_memory_strength(spec: MemoryStrength) -> MemoryStrength:
-    """Checks what can be checked before training; a list becomes :class:`PerExperience`.
+    """Checks a memory strength as far as that is possible before training.
+
+    Returns:
+        a number, a schedule or a function; a list has become :class:`PerExperience`.
 
     Raises:
         ValueError: if ``spec`` is not a number of at least 0, a list of such, a schedule or a function.
@@ -105,8 +122,8 @@ def memory_strength_at(spec: MemoryStrength, experience: int, clock: Any) -> flo
 
     Args:
         spec: as returned by :func:`check_memory_strength`.
-        experience: index of the experience that is being trained on.
-        clock: Avalanche's clock (``train_iterations``, ``train_exp_iterations``, ...), which a function gets.
+        experience: the experience that is being trained on, counted from 0.
+        clock: passed to a function; Avalanche's has ``train_iterations``, ``train_exp_iterations`` and more.
 
     Raises:
         ValueError: if the value is negative or not finite.

@@ -1,7 +1,7 @@
 """GEM, p-mGEM and d-mGEM as strategies, with the constructor conventions of Avalanche's ``GEM``."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final, Required, Unpack
 
 import torch
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
@@ -10,127 +10,141 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_mgem.functional import Ridge
-from avalanche_mgem.memory import Grouping, MemoryTransform
-from avalanche_mgem.partition import ModuleSpec
+from avalanche_mgem.options import DEFAULTS, EXPLANATIONS, Options, call_text, explains, with_signature
 from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.references import Backend, BatchNormPolicy
 from avalanche_mgem.schedules import MemoryStrength
-from avalanche_mgem.solvers import Solver
 
 
+class StrategyArguments(Options, total=False):
+    """What the strategies take: the arguments of Avalanche's ``GEM``, and the options of the method."""
+
+    model: Required[nn.Module]
+    optimizer: Required[Optimizer]
+    criterion: Callable[..., torch.Tensor] | None
+    patterns_per_exp: Required[int]
+    memory_strength: MemoryStrength
+    train_mb_size: int
+    train_epochs: int
+    eval_mb_size: int | None
+    device: str | torch.device
+    plugins: Sequence[SupervisedPlugin] | None
+    evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None
+    eval_every: int
+    peval_mode: str
+
+
+_DEFAULTS: Final = {
+    **DEFAULTS,
+    "criterion": None,
+    "memory_strength": 0.5,
+    "train_mb_size": 1,
+    "train_epochs": 1,
+    "eval_mb_size": None,
+    "device": "cpu",
+    "plugins": None,
+    "evaluator": default_evaluator,
+    "eval_every": -1,
+    "peval_mode": "epoch",
+}
+
+# Avalanche takes these by position too, with a warning, in this order.
+_FIRST: Final = ("model", "optimizer", "criterion", "patterns_per_exp", "memory_strength")
+
+
+_EXPLANATIONS: Final = f"""\
+model: the model.
+optimizer: any optimizer of its parameters.
+criterion: the loss, a mean over samples; None (default) is the cross-entropy.
+patterns_per_exp: samples kept of each experience.
+memory_strength: gamma, the pull along the old gradients where a constraint is violated: a number of
+    at least 0 (default 0.5, as Avalanche's ``GEM``), a list with one for each experience, a
+    :class:`~avalanche_mgem.schedules.Schedule`, or a function of Avalanche's clock.
+{EXPLANATIONS}
+train_mb_size: minibatch size in training.
+train_epochs: epochs on each experience.
+eval_mb_size: minibatch size in evaluation; None (default) takes ``train_mb_size``.
+device: where to compute.
+plugins: more plugins; the list is not changed.
+evaluator: metrics and loggers, as in every Avalanche strategy.
+eval_every: as in every Avalanche strategy.
+peval_mode: as in every Avalanche strategy."""
+
+
+@explains(_EXPLANATIONS)
 class MGEM(SupervisedTemplate):  # type: ignore[misc]
     """Fine-grained gradient episodic memory; with one module and one group (the defaults) it is GEM.
 
-    Arguments are keyword-only. Those of the method are explained in
-    :class:`~avalanche_mgem.plugins.MGEMPlugin`, which this strategy puts behind the given plugins.
+    The strategy is an :class:`~avalanche_mgem.plugins.MGEMPlugin` behind the given plugins. Arguments are
+    keyword-only, as in Avalanche, which takes them by position with a warning.
 
     Args:
-        model: the model.
-        optimizer: any optimizer of its parameters.
-        criterion: the loss, a mean over samples.
-        patterns_per_exp: samples kept of each experience.
-        memory_strength: gamma; default 0.5, as Avalanche's ``GEM``.
-        num_modules: modules of the parameters.
-        num_groups: groups of each experience's memory.
-        grouping: how the memory is split.
-        solver: of the dual.
-        ridge: regularisation of the dual.
-        normalize_memory_strength: divide gamma by ``num_groups``.
-        memory_transform: transform of the memory's samples.
-        reference_batchnorm: BatchNorm in reference passes.
-        reference_dropout: dropout in reference passes.
-        references: how reference gradients are made.
-        reference_autocast: reference passes in bfloat16.
-        patterns_per_step: samples of the memory in each step; None takes all.
-        experiences_per_step: past experiences that constrain each step; None takes all.
-        memory_device: where the memory rests; None is ``device``.
-        seed: of memory, groups and random modules.
-        train_mb_size: minibatch size in training.
-        train_epochs: epochs on each experience.
-        eval_mb_size: minibatch size in evaluation; None takes ``train_mb_size``.
-        device: where to compute.
-        plugins: more plugins; the list is not changed.
-        evaluator: metrics and loggers, as in every Avalanche strategy.
-        eval_every: as in every Avalanche strategy.
-        base_kwargs: further arguments of ``SupervisedTemplate``.
+        {arguments}
+
+    Raises:
+        TypeError: for an argument that is missing or that no strategy has.
+        ValueError: for values that are not allowed; in training, where model or data do not fit them.
+        FloatingPointError: in training, when the loss or a gradient stops being finite.
+
+    Example:
+        >>> from avalanche_mgem.benchmarks import PermutedDigits
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> strategy = MGEM(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), patterns_per_exp=20,
+        ...     memory_strength=0.1, num_modules="layer", num_groups=2, train_mb_size=100, evaluator=None,
+        ... )
+        >>> for experience in PermutedDigits(n_experiences=2, seed=0).train_stream:
+        ...     _ = strategy.train(experience)
+        >>> strategy
+        MGEM(model=Sequential, optimizer=SGD, patterns_per_exp=20, memory_strength=0.1, num_modules='layer', num_groups=2)
+    """  # noqa: E501
+
+    @with_signature(StrategyArguments, _DEFAULTS, first=_FIRST)
+    def __init__(self, **arguments: Unpack[StrategyArguments]):
+        rest: dict[str, Any] = dict(arguments)
+        options: Any = {name: rest.pop(name) for name in DEFAULTS}
+        mgem = MGEMPlugin(rest.pop("patterns_per_exp"), rest.pop("memory_strength"), **options)
+        plugins = [*(rest.pop("plugins") or []), mgem]
+        criterion = rest.pop("criterion") or nn.CrossEntropyLoss()
+        super().__init__(criterion=criterion, plugins=plugins, **rest)
+
+    def __repr__(self) -> str:
+        plugin = MGEMPlugin.of(self)
+        method = {} if plugin is None else plugin.projector.arguments("patterns_per_exp")
+        arguments = {"model": self.model, "optimizer": self.optimizer, **method}
+        return call_text(type(self).__name__, arguments)
+
+
+@explains(_EXPLANATIONS)
+class PMGEM(MGEM):
+    """p-mGEM: :class:`MGEM` with the parameters in ``num_modules`` modules, by default two.
+
+    Args:
+        {arguments}
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> PMGEM(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), patterns_per_exp=256)
+        PMGEM(model=Sequential, optimizer=SGD, patterns_per_exp=256, memory_strength=0.5, num_modules=2)
     """
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        optimizer: Optimizer,
-        criterion: Callable[..., torch.Tensor] | None = None,
-        patterns_per_exp: int,
-        memory_strength: MemoryStrength = 0.5,
-        num_modules: ModuleSpec = 1,
-        num_groups: int = 1,
-        grouping: Grouping = "random",
-        solver: str | Solver = "exact",
-        ridge: Ridge = "relative",
-        normalize_memory_strength: bool = False,
-        memory_transform: MemoryTransform = "eval",
-        reference_batchnorm: BatchNormPolicy = "update",
-        reference_dropout: bool = False,
-        references: Backend = "auto",
-        reference_autocast: bool = False,
-        patterns_per_step: int | None = None,
-        experiences_per_step: int | None = None,
-        memory_device: str | torch.device | None = None,
-        seed: int | None = None,
-        train_mb_size: int = 1,
-        train_epochs: int = 1,
-        eval_mb_size: int | None = None,
-        device: str | torch.device = "cpu",
-        plugins: Sequence[SupervisedPlugin] | None = None,
-        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = default_evaluator,
-        eval_every: int = -1,
-        **base_kwargs: Any,
-    ):
-        mgem = MGEMPlugin(
-            patterns_per_exp,
-            memory_strength,
-            num_modules=num_modules,
-            num_groups=num_groups,
-            grouping=grouping,
-            solver=solver,
-            ridge=ridge,
-            normalize_memory_strength=normalize_memory_strength,
-            memory_transform=memory_transform,
-            reference_batchnorm=reference_batchnorm,
-            reference_dropout=reference_dropout,
-            references=references,
-            reference_autocast=reference_autocast,
-            patterns_per_step=patterns_per_step,
-            experiences_per_step=experiences_per_step,
-            memory_device=memory_device,
-            seed=seed,
-        )
-        super().__init__(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            train_mb_size=train_mb_size,
-            train_epochs=train_epochs,
-            eval_mb_size=eval_mb_size,
-            device=device,
-            plugins=[*(plugins or []), mgem],
-            evaluator=evaluator,
-            eval_every=eval_every,
-            **base_kwargs,
-        )
+    @with_signature(StrategyArguments, {**_DEFAULTS, "num_modules": 2}, first=_FIRST)
+    def __init__(self, **arguments: Unpack[StrategyArguments]):
+        super().__init__(**arguments)
 
 
-class PMGEM(MGEM):
-    """p-mGEM: :class:`MGEM` with the parameters in ``num_modules`` modules, by default two."""
-
-    def __init__(self, *, num_modules: ModuleSpec = 2, **kwargs: Any):
-        super().__init__(num_modules=num_modules, **kwargs)
-
-
+@explains(_EXPLANATIONS)
 class DMGEM(MGEM):
-    """d-mGEM: :class:`MGEM` with each memory in ``num_groups`` groups, by default two."""
+    """d-mGEM: :class:`MGEM` with each memory in ``num_groups`` groups, by default two.
 
-    def __init__(self, *, num_groups: int = 2, **kwargs: Any):
-        super().__init__(num_groups=num_groups, **kwargs)
+    Args:
+        {arguments}
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> DMGEM(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), patterns_per_exp=256)
+        DMGEM(model=Linear, optimizer=SGD, patterns_per_exp=256, memory_strength=0.5, num_groups=2)
+    """
+
+    @with_signature(StrategyArguments, {**_DEFAULTS, "num_groups": 2}, first=_FIRST)
+    def __init__(self, **arguments: Unpack[StrategyArguments]):
+        super().__init__(**arguments)

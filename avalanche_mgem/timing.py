@@ -6,8 +6,27 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import torch
+
 _timeline: "Timeline | None" = None
 _OFF = nullcontext()
+
+
+def wait_for(device: str | torch.device) -> None:
+    """Waits until a device has done its work: a GPU works behind the program's back. The CPU does not."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def now(device: str | torch.device) -> float:
+    """The time in seconds once a device has done its work; only differences mean something.
+
+    >>> start = now("cpu")
+    >>> now("cpu") >= start
+    True
+    """
+    wait_for(device)
+    return time.perf_counter()
 
 
 def phase(name: str) -> AbstractContextManager[None]:

@@ -1,1 +1,1 @@
-"""Speed and memory of avalanche-mgem beside stock Avalanche: ``python -m bench --help``."""
+"""Measures the speed and memory of avalanche-mgem beside stock Avalanche: ``python -m bench --help``."""

@@ -1,9 +1,9 @@
-"""Entry point: sets NumPy's threads before anything loads it."""
+"""Entry point. It sets the number of NumPy's threads before anything imports NumPy."""
 
 import os
 
-# Avalanche's GEM computes in NumPy, whose thread pool fights torch's for the cores and makes it twice as
-# slow. One thread is the better of its two worlds, and so the fair one to compare with.
+# Avalanche's GEM computes in NumPy. NumPy's threads and torch's compete for the cores, which makes that GEM
+# twice as slow. One thread for NumPy is its better setting, and so the fair one for a comparison.
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

@@ -1,6 +1,6 @@
-"""The arithmetic of one constrained step of an MLP alone: a bound for the step, not an implementation.
+"""The bare arithmetic of one constrained step of an MLP: a bound on the step's time, not an implementation.
 
-No model, autograd, memory policy, check or plugin; every product that the step needs is there once.
+It computes every product of the step once. It has no model, autograd, memory policy, check or plugin.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from avalanche_mgem.functional import dual
 from avalanche_mgem.memory import MemoryGroups
-from avalanche_mgem.references._pairs import LinearLayer, Samples, members
+from avalanche_mgem.references._pairs import LinearLayer, PairedLayers, members
 from avalanche_mgem.solvers import exact
 
 
 def bare_step(
-    model: nn.Module, constraints: MemoryGroups, g: Tensor, memory_strength: float
+    model: nn.Module, groups: MemoryGroups, g: Tensor, memory_strength: float
 ) -> Callable[[], Tensor]:
-    """What computes the update of ``model``, linear layers with ReLU in between, from its gradient.
+    """A function that computes the update of ``model`` from its gradient.
 
     Args:
-        model: the model.
-        constraints: its memory; all of it is used in the step.
+        model: linear layers with ReLU in between.
+        groups: the memory. The step uses all of it.
         g: the gradient of a minibatch ``[P]``.
         memory_strength: gamma.
     """
@@ -31,9 +31,9 @@ def bare_step(
     for p in model.parameters():
         slices.append(slice(start, start + p.numel()))
         start += p.numel()
-    x, y, sizes = constraints.x, constraints.y, constraints.sizes
-    of = members(((sizes, 0, 1),), len(sizes), g.dtype, g.device)
-    shares = (of / of.sum(dim=0)).sum(dim=1, keepdim=True)  # of each sample in the mean of its constraint
+    x, y, sizes = groups.x, groups.y, groups.sizes
+    group_of = members(((sizes, 0, 1),), len(sizes), g.dtype, g.device)
+    shares = (group_of / group_of.sum(dim=0)).sum(dim=1, keepdim=True)  # a sample's weight in a mean
     rows = torch.arange(len(x))
 
     @torch.no_grad()
@@ -48,11 +48,11 @@ def bare_step(
         for a, weight in zip(reversed(inputs[1:]), reversed(weights[1:]), strict=True):
             gradients.append((gradients[-1] @ weight).mul_(a > 0))
         places = zip(slices[::2], slices[1::2], inputs, reversed(gradients), strict=True)
-        samples = Samples(0, of, [LinearLayer(*place) for place in places])
+        pairs = PairedLayers(0, group_of, [LinearLayer(*place) for place in places])
         K, b = g.new_zeros(1, len(sizes), len(sizes)), g.new_zeros(1, len(sizes))
-        samples.add_products(K[0], b[0], g)
+        pairs.add_products(K[0], b[0], g)
         z = g.clone()
-        samples.add_update(z, dual(K, b, memory_strength=memory_strength, solver=exact)[0])
+        pairs.add_update(z, dual(K, b, memory_strength=memory_strength, solver=exact)[0])
         return z
 
     return step

@@ -19,18 +19,18 @@ from bench.row import Options, Row
 from bench.rows import ROWS
 
 _DESCRIPTION = """\
-Measures avalanche-mgem beside stock Avalanche: the same process, the same seeds, in turns, both with the same
-threads. Every figure is a ratio with a floor and a goal. Each row's result replaces its file in
-docs/performance/ as soon as it is there, and the tables of docs/performance.md are written anew.
+Measures avalanche-mgem beside stock Avalanche, in turns in one process, with the same seeds and threads.
+Every result is a ratio with a floor and a goal. As soon as a row is measured, its file in docs/performance/
+is replaced and the tables of docs/performance.md are rewritten.
 
 Exit status: 0 all floors met, 1 a floor missed or results that disagree, 2 a mistake in the command."""
 
 _EXAMPLES = """\
 examples:
-  python -m bench                              every row; about half an hour, most of it stock Avalanche
-  python -m bench --only step_gem_mlp g_to_z   two rows; the others' results stay
-  python -m bench --quick                      tiny sizes, no data set, nothing written: does it work?
-  python -m bench --tables                     write the tables from the files, without measuring"""
+  python -m bench                              every row; half an hour, mostly for stock Avalanche
+  python -m bench --only step_gem_mlp g_to_z   two rows; the results of the others stay
+  python -m bench --quick                      try that it works: tiny sizes, no data set, nothing written
+  python -m bench --tables                     rewrite the tables from the files, without measuring"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these rows (default: all)")
     parser.add_argument("--list", action="store_true", help="show the rows with floors and goals, and stop")
-    parser.add_argument("--tables", action="store_true", help="only write the page's tables, and stop")
+    parser.add_argument("--tables", action="store_true", help="rewrite the page's tables, and stop")
     parser.add_argument("--quick", action="store_true", help="tiny sizes on made-up data; nothing is written")
     parser.add_argument("--threads", type=_at_least(1), default=2, help="of torch, both sides (default: 2)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="of everything (default: 0)")
@@ -84,7 +84,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows of these names, in the table's order."""
+    """The rows with these names, in the order of the table. None chooses all."""
     known = {row.name for row in ROWS}
     for name in names or ():
         if name not in known:
@@ -115,7 +115,7 @@ def _measure(rows: Sequence[Row], args: argparse.Namespace) -> int:
 
 
 def _failed(kept: Record, *, quick: bool) -> bool:
-    """Floors are about the full sizes; agreement is about all."""
+    """Whether the row fails. Floors count at full size only; results must agree at every size."""
     disagrees = kept["agreement"] is not None and not kept["agreement"]["ok"]
     return disagrees or not (quick or kept["meets_floor"])
 
@@ -125,7 +125,7 @@ def _comment(kept: Record, *, quick: bool) -> str:
 
 
 def _console() -> Console:
-    """Wide enough for the names, also where the output is no terminal."""
+    """A console wide enough for the names, even if the output is not a terminal."""
     return Console(width=100)
 
 

@@ -1,4 +1,4 @@
-"""Streams of tensors for the rows that time single steps: what a step reads is in memory on both sides."""
+"""Streams of tensors for the rows that time single steps. Both sides read their samples from memory."""
 
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from torchvision.datasets import CIFAR100, MNIST
 from avalanche_mgem.data import missing_file, subsample
 from avalanche_mgem.experiment.errors import UserError
 
-Stream = list[Any]  # of Avalanche's experiences
+Stream = list[Any]  # Avalanche's experiences
 
 
 def check(benchmark: str, root: Path) -> None:
-    """Refuses to go on without the data; Avalanche would download it while the clock runs.
+    """Checks that the data is there. Without it Avalanche would download it while the clock runs.
 
     Args:
         benchmark: name of Avalanche's function.
-        root: where its files should lie.
+        root: the folder where its files should be.
 
     Raises:
         UserError: if a file is missing.
@@ -34,13 +34,13 @@ def check(benchmark: str, root: Path) -> None:
 
 
 def stream(images: list[Tensor], labels: list[Tensor]) -> Stream:
-    """A training stream with one experience for each pair, all of task 0."""
+    """A training stream with one experience for each pair of images and labels, all with task label 0."""
     datasets = [tensor_dataset(x, y, task_labels=0) for x, y in zip(images, labels, strict=True)]
     return list(benchmark_from_datasets(train=datasets).train_stream)
 
 
 def permuted_mnist(root: Path, n_experiences: int, samples: int, seed: int) -> Stream:
-    """So many random MNIST images for each experience, normalised, under another permutation in each."""
+    """Random normalised MNIST images, ``samples`` for each experience, with a permutation for each."""
     generator = Generator().manual_seed(seed)
     check("PermutedMNIST", root)
     mnist = MNIST(root, train=True)
@@ -55,7 +55,7 @@ def permuted_mnist(root: Path, n_experiences: int, samples: int, seed: int) -> S
 
 
 def split_cifar100(root: Path, n_experiences: int, samples: int, seed: int) -> Stream:
-    """So many random CIFAR-100 images of equally many new classes for each experience."""
+    """Random CIFAR-100 images, ``samples`` for each experience, with new classes in each."""
     generator = Generator().manual_seed(seed)
     check("SplitCIFAR100", root)
     cifar = CIFAR100(root, train=True)
@@ -79,7 +79,7 @@ def noise(n_experiences: int, samples: int, shape: tuple[int, ...], classes: int
 
 
 def avalanche_permuted_mnist(root: Path, n_experiences: int, samples: int, seed: int) -> Stream:
-    """The same as Avalanche gives it: every image is read and permuted anew at each use."""
+    """Avalanche's own permuted MNIST, which reads and permutes an image anew at each use."""
     check("PermutedMNIST", root)
     benchmark = PermutedMNIST(n_experiences, seed=seed, dataset_root=root)
     return list(subsample(benchmark, samples, seed=seed).train_stream)

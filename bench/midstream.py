@@ -1,7 +1,7 @@
-"""Strategies in the middle of a stream, where one step after another can be timed.
+"""Puts strategies in the middle of a stream, where single steps can be timed.
 
-Everything goes through Avalanche's own hooks and its own loop: memories are filled by ``train`` without an
-epoch, and a step is ``training_epoch`` over one minibatch.
+Everything uses Avalanche's own hooks and loop. ``train`` with no epochs fills the memories. A step is
+``training_epoch`` over one minibatch.
 """
 
 import copy
@@ -22,15 +22,19 @@ from bench.stock import SameMemoryGEMPlugin
 
 GAMMA = 0.5
 TOLERANCE = 1e-3
-"""Of updates, relative in norm: float32 sums of another order, and both quadratic programs to tolerance."""
+"""Largest allowed relative difference in norm between two updates.
+
+They differ because float32 sums have another order, and because both quadratic programs are solved to a
+tolerance.
+"""
 
 
 class MidStream:
-    """A strategy that has memories of all experiences but the last and now trains on that.
+    """A strategy that trains on the last experience of a stream and has memories of all others.
 
     Args:
         strategy: made by :func:`ours`, :func:`stock_gem` or :func:`stock_agem`.
-        stream: its experiences.
+        stream: the experiences.
     """
 
     def __init__(self, strategy: Any, stream: Stream) -> None:
@@ -44,26 +48,28 @@ class MidStream:
         self.minibatch = self.minibatches[0]
 
     def step(self) -> None:
-        """One whole step: references, gradient, projection, optimizer."""
+        """Takes one whole step: reference gradients, gradient, projection, optimizer."""
         self.strategy.dataloader = [list(self.minibatch)]
         self.strategy.training_epoch()
 
     def references(self) -> None:
-        """What a step does before its minibatch is read."""
+        """Makes the reference gradients: what a step does before its minibatch is read."""
         self.strategy.mbatch = list(self.minibatch)
         self.strategy._before_training_iteration()
 
     def plugin(self) -> MGEMPlugin:
-        """Our plugin, in one of our strategies."""
-        return next(p for p in self.strategy.plugins if isinstance(p, MGEMPlugin))
+        """The plugin of one of our strategies."""
+        plugin = MGEMPlugin.of(self.strategy)
+        assert plugin is not None
+        return plugin
 
     def update(self) -> Tensor:
-        """What a step gives to the optimizer; learning rate 0 keeps the weights where they are."""
+        """The gradient that a step gives to the optimizer. At learning rate 0 the weights do not move."""
         self.step()
         return gradients(self.strategy.model)
 
     def plain_gradient(self) -> Tensor:
-        """The minibatch's gradient without any constraint."""
+        """The gradient of the minibatch without any constraint."""
         model = self.strategy.model
         model.zero_grad()
         loss = nn.functional.cross_entropy(model(self.minibatch[0]), self.minibatch[1])
@@ -72,14 +78,14 @@ class MidStream:
 
 
 def gradients(model: nn.Module) -> Tensor:
-    """All ``.grad`` in one vector."""
+    """All ``.grad`` as one vector."""
     return torch.cat(
         [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in model.parameters()]
     )
 
 
 def trained(model: nn.Module, stream: Stream, seed: int, lr: float = 0.1) -> nn.Module:
-    """The model after plain training on all experiences but the last: its gradients conflict as in a run."""
+    """The model after plain training on all experiences but the last. Gradients conflict as in a run."""
     torch.manual_seed(seed)
     strategy = Naive(
         model=model,
@@ -116,15 +122,15 @@ def plain(model: nn.Module) -> SupervisedTemplate:
 
 
 def silent(metrics: list[PluginMetric[float]] | None = None) -> EvaluationPlugin:
-    """An evaluator that prints nothing; both sides have the same one."""
+    """An evaluator that prints nothing. Both sides use it."""
     return EvaluationPlugin(*(metrics or []), loggers=[BaseLogger()])
 
 
 def with_conflict(first: MidStream, *others: MidStream) -> None:
-    """Gives all states the same minibatch, one whose gradient conflicts with the first state's memories.
+    """Gives all states the same minibatch. Its gradient conflicts with the memories of the first state.
 
     Raises:
-        RuntimeError: if no minibatch of the experience does.
+        RuntimeError: if no minibatch of the experience conflicts.
     """
     for minibatch in first.minibatches:
         first.minibatch = minibatch
@@ -136,16 +142,16 @@ def with_conflict(first: MidStream, *others: MidStream) -> None:
 
 
 def same_update(mine: MidStream, stock: MidStream) -> Agreement:
-    """Compares the updates of one step, under the ridge that Avalanche's GEM has."""
+    """Compares the updates of one step, under the absolute ridge, which is that of Avalanche's GEM."""
     plugin = mine.plugin()
-    default, plugin.ridge = plugin.ridge, "absolute"
+    default, plugin.projector.ridge = plugin.projector.ridge, "absolute"
     z, expected = mine.update(), stock.update()
-    plugin.ridge = default
+    plugin.projector.ridge = default
     return relative_difference(z, expected)
 
 
 def relative_difference(z: Tensor, expected: Tensor) -> Agreement:
-    """The verdict on two updates."""
+    """Whether two updates agree: their relative difference in norm is below :data:`TOLERANCE`."""
     difference = float((z - expected).norm() / expected.norm())
     return Agreement(
         difference < TOLERANCE,
@@ -157,7 +163,7 @@ def _arguments(model: nn.Module) -> dict[str, Any]:
     model = copy.deepcopy(model)
     return {
         "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.0),  # every repetition from the same weights
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.0),  # equal weights in every repetition
         "criterion": nn.CrossEntropyLoss(),
         "train_mb_size": 10,
         "train_epochs": 0,  # train() fills the memories and takes no step

@@ -1,7 +1,8 @@
-"""Peak memory of one step in a process of its own: ``python -m bench.peak ours 50 8 0 2``.
+"""Measures the peak memory of one step in a new process: ``python -m bench.peak ours 50 8 0 2``.
 
-Linux only: the kernel's high-water mark of the resident memory, reset before each step. It sees what an
-allocator trace of torch does not (NumPy, the solvers, scratch memory of kernels).
+It reads the kernel's high-water mark of the resident memory, which is reset before each step. So it works on
+Linux only. The mark includes memory that a trace of torch's allocator misses: that of NumPy and the solvers,
+and the scratch memory of kernels.
 """
 
 import argparse
@@ -12,23 +13,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-# glibc gives every larger block back at once instead of keeping it: the mark follows what is in use.
+# With these settings glibc returns every larger block at once, so that the mark follows the memory in use.
 _RETURNS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
 
 
 def peak_of(side: str, past: int, samples: int, seed: int, threads: int) -> dict[str, int]:
-    """Runs this file in a fresh process.
+    """Runs this file in a new process.
 
     Args:
         side: ``"ours"`` or ``"stock"``.
-        past: past experiences.
-        samples: kept of each.
-        seed: of everything.
-        threads: of torch.
+        past: number of past experiences.
+        samples: samples kept of each past experience.
+        seed: of all random draws.
+        threads: number of torch's threads.
 
     Returns:
-        Bytes: ``ordinary`` is the peak in a step without constraints, ``step`` in one with them, ``G`` the
-        size of the reference gradients in float32.
+        Three numbers of bytes. ``ordinary`` is the peak in a step without constraints, ``step`` the peak in a
+        step with constraints, and ``G`` the size of the reference gradients in float32.
     """
     arguments = map(str, (side, past, samples, seed, threads))
     command = [sys.executable, "-m", "bench.peak", *arguments]
@@ -72,7 +73,7 @@ def _measure(side: str, past: int, samples: int, seed: int, threads: int) -> dic
 
     peaks = []
     for call in (ordinary, state.step):
-        call()  # what is allocated once is there from now on
+        call()  # memory that is allocated only once is allocated now
         model.zero_grad()
         _reset()
         call()

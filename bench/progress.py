@@ -12,7 +12,7 @@ from rich.progress import (
 
 
 class Reporter:
-    """Says what is being done: a bar on a terminal, a line for each phase elsewhere."""
+    """Shows the progress: a bar on a terminal, one line for each phase elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -37,19 +37,19 @@ class Reporter:
         self._progress.stop()
 
     def row(self, name: str) -> None:
-        """A new row begins."""
+        """Begins a row."""
         self._row = name
 
     def phase(self, text: str, steps: int | None = None) -> None:
-        """A new phase of the row begins, of so many steps (None: not known)."""
+        """Begins a phase of the row. ``steps`` is its number of steps, None if unknown."""
         self._progress.reset(self._task, description=f"{self._row}: {text}", total=steps)
         if not self._console.is_terminal:
             self.say(f"{self._row}: {text}")
 
     def advance(self) -> None:
-        """One step of the phase is done."""
+        """Counts one step of the phase as done."""
         self._progress.advance(self._task)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is kept of a row: one JSON file with the numbers and everything that they depend on."""
+"""The record of a row: one JSON file with the numbers and everything that they depend on."""
 
 import json
 import os
@@ -22,13 +22,13 @@ Record = dict[str, Any]
 
 
 def record(row: Row, measured: Measured, options: Options, machine: Record) -> Record:
-    """A row's JSON.
+    """The record of a row, as it is written to its JSON file.
 
     Args:
-        row: what was measured.
+        row: the row that was measured.
         measured: the numbers.
-        options: of the command line.
-        machine: of :func:`machine`, read before the first row.
+        options: those of the command line.
+        machine: the result of :func:`machine`, read before the first row.
     """
     ratio, spread = headline(row, measured)
     return {
@@ -55,7 +55,7 @@ def machine() -> Record:
     del found["git"], found["device"]
     return {
         "revision": _git("rev-parse", "HEAD"),
-        # The results themselves are not what they depend on.
+        # Results do not depend on docs/, where they are written.
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!docs")),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "platform": found.pop("platform")},
         "threads": {"torch": found.pop("threads"), "blas": _blas_threads()},
@@ -64,13 +64,13 @@ def machine() -> Record:
 
 
 def write(kept: Record) -> None:
-    """Replaces the row's file; the other rows' stay as they are."""
+    """Replaces the file of the row. The files of other rows stay."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{kept['row']}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def read(row: Row) -> Record | None:
-    """The row's last result, if there is one."""
+    """The last record of the row, or None."""
     path = FOLDER / f"{row.name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -86,12 +86,12 @@ def _summary(values: list[float]) -> Record:
 
 
 def _blas_threads() -> int:
-    """Threads of NumPy's BLAS, as it has them."""
+    """Number of threads of NumPy's BLAS."""
     return max(int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas")
 
 
 def _cpu() -> str:
-    """The processor's name; on Linux ``platform.processor`` is empty."""
+    """The name of the processor, from the kernel: on Linux ``platform.processor`` is empty."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The generated part of docs/performance.md, from the rows' JSON files."""
+"""Writes the generated part of docs/performance.md from the JSON files of the rows."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Results = Sequence[tuple[Row, Record]]
 
 
 def write_page(results: Results) -> None:
-    """Puts the tables between the page's markers; the text around them is written by hand.
+    """Puts the tables between the markers of the page. The text around the markers is written by hand.
 
     Raises:
         ValueError: if the page lacks a marker.
@@ -33,7 +33,7 @@ def tables(results: Results) -> str:
 
 
 def verdict(kept: Record) -> str:
-    """How a row stands to its limits, in words."""
+    """How a row compares with its floor and goal, in words."""
     if kept["agreement"] is not None and not kept["agreement"]["ok"]:
         return "results disagree"
     if kept["meets_goal"]:
@@ -42,7 +42,7 @@ def verdict(kept: Record) -> str:
 
 
 def ratio(value: float) -> str:
-    """Three digits."""
+    """A ratio with three digits."""
     return f"{value:.3g} x"
 
 
@@ -52,7 +52,7 @@ def limit(row: Row, value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """Seconds or bytes, readable."""
+    """An amount of seconds or bytes, readable."""
     if unit == "bytes":
         return f"{value / 2**20:,.0f} MiB"
     return f"{value:,.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms"
@@ -115,7 +115,7 @@ def _details(results: Results) -> str:
 
 
 def _machines(results: Results) -> str:
-    """One line for each machine with its software, naming its rows."""
+    """One line for each machine and its software, with the names of its rows."""
     found: dict[str, list[str]] = {}
     for row, kept in results:
         versions = ", ".join(f"{name} {value}" for name, value in kept["versions"].items())

@@ -1,4 +1,4 @@
-"""What a row of the table is, and what measuring one gives."""
+"""A row of the table, and the result of measuring it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ Unit = Literal["s", "bytes"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says about every row.
+    """The options of the command line, which hold for every row.
 
     Attributes:
-        dataset_root: where MNIST and CIFAR-100 lie.
+        dataset_root: the folder that holds MNIST and CIFAR-100.
         seed: of weights, permutations, subsets, minibatches and memories.
-        quick: tiny sizes on made-up data, to see that the harness works.
-        report: where progress goes.
+        quick: whether to use tiny sizes and made-up data, to see that the harness works.
+        report: shows the progress.
     """
 
     dataset_root: Path
@@ -28,7 +28,7 @@ class Options:
     report: Reporter
 
     def size(self, full: int, quick: int) -> int:
-        """The first, or the second where ``quick`` asks for it."""
+        """``quick`` if the option of that name is set, else ``full``."""
         return quick if self.quick else full
 
 
@@ -51,10 +51,10 @@ class Measured:
 
     Attributes:
         ours: one value a repetition.
-        other: the same of the other side, at the same places of the alternation.
-        agreement: None where the two sides do not compute the same thing on purpose.
-        settings: sizes, as they were used.
-        record: further ratios that no floor judges, by what they are.
+        other: the same for the other side, in the same turns.
+        agreement: whether both sides computed the same; None if they are not meant to.
+        settings: the sizes that were used.
+        record: further ratios by their description. They have no floor.
         unit: of all values.
     """
 
@@ -71,14 +71,14 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: on the command line, and of the JSON file.
-        what: is measured of ours.
+        name: name of the row on the command line and of its JSON file.
+        what: what is measured on our side.
         against: what it is compared with.
-        at_least: whether the ratio is a speed-up (other / ours, the larger the better) or a cost
-            (ours / other, the smaller the better).
-        floor: a ratio on the wrong side of it fails the run.
-        goal: the ratio aimed at.
-        measure: does the work.
+        at_least: True if the ratio is a speed-up (other / ours; larger is better), False if it is a cost
+            (ours / other; smaller is better).
+        floor: the run fails if the ratio is on the wrong side of it.
+        goal: the ratio that we aim at.
+        measure: the function that measures the row.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Row:
     measure: Callable[[Options], Measured]
 
     def ratio(self, ours: float, other: float) -> float:
-        """The figure that floor and goal are about."""
+        """The ratio that floor and goal judge."""
         return other / ours if self.at_least else ours / other
 
     def meets(self, ratio: float, limit: float) -> bool:
@@ -99,7 +99,7 @@ class Row:
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:
-    """The first and third quartile; of a single value, itself twice."""
+    """The first and third quartile. A single value is both."""
     if len(values) == 1:
         return values[0], values[0]
     first, _, third = quantiles(values, n=4, method="inclusive")

@@ -1,4 +1,4 @@
-"""Stock Avalanche, with the least that lets its results be compared with ours."""
+"""Stock Avalanche, changed just enough that its results can be compared with ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,10 @@ from avalanche_mgem.memory import EpisodicMemory
 
 
 class SameMemoryGEMPlugin(GEMPlugin):  # type: ignore[misc]
-    """Avalanche's GEM, its memory filled with the samples that ours keeps at the same seed.
+    """Avalanche's GEM with the samples that our memory keeps at the same seed.
 
-    Avalanche's draws them from torch's global generator, which changes every later minibatch. What is timed,
-    reference gradients and projection, is Avalanche's own.
+    Avalanche draws its samples from torch's global generator, which changes every later minibatch. The timed
+    parts, reference gradients and projection, are Avalanche's own.
 
     Args:
         patterns_per_experience: as in Avalanche.
@@ -27,20 +27,23 @@ class SameMemoryGEMPlugin(GEMPlugin):  # type: ignore[misc]
         self._memory = EpisodicMemory(patterns_per_experience, seed=seed)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Puts our memory where Avalanche's GEM looks for its own."""
-        for t, kept in enumerate(self._memory.constraints(strategy.experience, strategy.device)):
+        """Copies the samples of our memory to where Avalanche's GEM reads its own."""
+        number = str(strategy.experience.current_experience)
+        for t, kept in enumerate(self._memory.groups(but=number, device=strategy.device)):
             self.memory_x[t], self.memory_y[t], self.memory_tid[t] = kept.x, kept.y, kept.task_labels
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Takes samples of the experience as ours does."""
-        self._memory.update(strategy.experience)
+        """Keeps samples of the experience as our memory does."""
+        experience = strategy.experience
+        key = str(experience.current_experience)
+        self._memory.remember(experience.dataset.eval(), key=key)
 
 
 class KeepsGradients(torch.optim.SGD):
     """SGD whose ``zero_grad`` writes zeros.
 
-    Avalanche's GEM drops the update of every parameter that the minibatch does not reach, such as other
-    tasks' heads, because torch leaves those without a gradient. With zeros there it computes what ours does.
+    Torch leaves parameters that a minibatch does not use without a gradient, such as the heads of other
+    tasks. Avalanche's GEM then drops their update. With zeros as gradients it computes what ours does.
     """
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -49,7 +52,7 @@ class KeepsGradients(torch.optim.SGD):
 
 
 def blas_threads(number: int, call: Callable[[], object]) -> Callable[[], object]:
-    """The call with so many threads of NumPy's BLAS."""
+    """The same call, run with ``number`` threads of NumPy's BLAS."""
 
     def limited() -> object:
         with threadpool_limits(number, user_api="blas"):

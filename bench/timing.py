@@ -1,4 +1,4 @@
-"""Timing of several sides in turns."""
+"""Times several sides in turns."""
 
 import gc
 import time
@@ -15,23 +15,24 @@ def in_turns(
     calls: int = 1,
     warm_up: int = 2,
 ) -> dict[str, list[float]]:
-    """Seconds of each side, run in turns (ABAB...): what slows the machine down meets all of them.
+    """The seconds of each side. The sides run in turns (ABAB...), so a slow moment of the machine hits all.
 
     Args:
-        sides: what to time, by name.
-        repetitions: timed turns of each.
-        report: progress.
-        calls: of a side in one turn. A step of a few milliseconds is measured among its like, as training
-            has them: alone, it would find the processor's caches full of what the other side left there.
-        warm_up: turns of each before the clock runs.
+        sides: the functions to time, by name.
+        repetitions: number of timed turns of each side.
+        report: shows the progress.
+        calls: calls of a side in one turn. A step of a few milliseconds needs several, because training takes
+            one step after another. A single call would find the processor's caches full of the other side's
+            data.
+        warm_up: turns of each side before the clock runs.
 
     Returns:
-        The seconds of one call in all timed turns, by name and in order.
+        The seconds of one call in every timed turn, by name, in order.
     """
     report.phase("timing " + " / ".join(sides), warm_up + repetitions)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     gc.collect()
-    gc.disable()  # a collection would fall on whichever side happens to trigger it
+    gc.disable()  # a collection would add its time to the side that happens to trigger it
     try:
         for turn in range(warm_up + repetitions):
             for name, call in sides.items():

@@ -130,7 +130,7 @@ class Probe(SupervisedPlugin):
         setattr(self, hook, lambda strategy, **kwargs: self.seen.append(function(strategy)))
 
 
-def constraints(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> MemoryGroups:
+def memory_groups(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> MemoryGroups:
     """Memory groups of these sizes, each of an experience of its own."""
     tasks: tuple[int | None, ...] = (None,) * len(sizes)
     if task_labels is not None:

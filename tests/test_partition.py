@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from avalanche_mgem.partition import Partition, trainable_parameters
+from avalanche_mgem.parameters import trainable_parameters
+from avalanche_mgem.partition import Partition
 
 
 def network() -> nn.Module:

@@ -4,6 +4,7 @@ from pathlib import Path
 import torch
 from helpers import MLP
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from avalanche_mgem import DMGEM
 from avalanche_mgem.benchmarks import PermutedDigits
@@ -12,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_examples_of_the_readme_run():
-    avalanche, tensors, data = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    avalanche, plain, tensors, data = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     model = nn.Sequential(nn.Flatten(), MLP())
     names = {
         "model": model,
@@ -29,5 +30,9 @@ def test_the_examples_of_the_readme_run():
     for experience in names["benchmark"].train_stream:
         names["strategy"].train(experience)
     assert names["benchmark"] is not stock
+    task = TensorDataset(torch.randn(20, 1, 8, 8), torch.randint(0, 10, (20,)))
+    names["tasks"] = [DataLoader(task, batch_size=10)] * 2
+    exec(plain, names)
+    assert len(names["mgem"].memory) == 1  # the same task twice
     exec(tensors, names)
     torch.testing.assert_close(names["z"], torch.tensor([1.0, 0.0]))

@@ -1,4 +1,4 @@
-"""Benchmarks that Avalanche lacks."""
+"""Benchmarks that Avalanche lacks, each a function that returns an Avalanche benchmark."""
 
 from avalanche_mgem.benchmarks.digit_five import DigitFive
 from avalanche_mgem.benchmarks.digits import PermutedDigits, SplitDigits

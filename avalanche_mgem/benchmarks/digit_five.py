@@ -1,4 +1,4 @@
-"""Digit-Five: the ten digits in five kinds of images, one kind an experience."""
+"""Digit-Five: the ten digits in five kinds of images. Each experience has one kind."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def _usps(root: Path, is_train: bool) -> tuple[Any, Any]:
     return usps.data, usps.targets
 
 
-# The domains that torchvision reads, from the files in which they were published.
+# Torchvision reads these domains from the files in which they were published.
 _PUBLISHED: dict[str, tuple[tuple[str, ...], Callable[[Path, bool], tuple[Any, Any]]]] = {
     "mnist": (MNIST_FILES, _mnist),
     "svhn": (("train_32x32.mat", "test_32x32.mat"), _svhn),
@@ -56,31 +56,31 @@ def DigitFive(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> GenericCLScenario:
-    """MNIST, MNIST-M, SVHN, USPS and SynthDigits, one an experience, as RGB images of 32 x 32 pixels.
+    """MNIST, MNIST-M, SVHN, USPS and SynthDigits as RGB images of 32 x 32 pixels, one data set an experience.
 
-    The collection is that of Peng et al. (2019, arXiv 1812.01754). The layout is
-    ``<dataset_root>/digit_five/<domain>/{train,test}/<digit>/<image files>``. MNIST, SVHN and USPS, where
-    they have no folder there, are read from the files that torchvision's data sets keep in ``dataset_root``.
-    Nothing is downloaded.
+    Peng et al. (2019, arXiv 1812.01754) made the collection. The layout of the files is
+    ``<dataset_root>/digit_five/<domain>/{train,test}/<digit>/<image files>``. If MNIST, SVHN or USPS has no
+    folder there, it is read from the files that torchvision's data set keeps in ``dataset_root``. Nothing is
+    downloaded.
 
     Args:
         dataset_root: the folder that holds ``digit_five``.
-        domains: names of the domains in the order of training, out of ``mnist``, ``mnist_m``, ``svhn``,
+        domains: names of the domains in the order of training: any of ``mnist``, ``mnist_m``, ``svhn``,
             ``usps`` and ``synth_digits``. The order of the default is this project's own choice.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        mean: of the channels, subtracted from pixels in 0..1 where a transform is None. The defaults map them
-            to -1..1 and look at no data, so at none of later experiences either.
-        std: of the channels, by which they are divided then.
-        train_transform: transform of the training images, PIL images in RGB; None makes normalised tensors
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        mean: of each channel, used where a transform is None: it is subtracted from pixels in 0..1. The
+            default, with that of ``std``, maps pixels to -1..1. It needs no data of later experiences.
+        std: of each channel; the difference is divided by it.
+        train_transform: transform of the training images, PIL images in RGB. None makes normalised tensors
             ``[3, 32, 32]``.
-        eval_transform: the same of the test images.
+        eval_transform: the same for the test images.
 
     Returns:
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if a domain, or a digit of it, is missing, or an argument is not allowed; and when a file
-            is read that is no image.
+        ValueError: if a domain or one of its digits is missing, or if an argument is not allowed. Also later,
+            when a file is read that is not an image.
     """
     domains = checked_names("domains", domains, DIGIT_FIVE)
     transforms = image_transforms(train_transform, eval_transform, mean, std)
@@ -108,7 +108,7 @@ def _domain(root: Path, name: str) -> tuple[RGBImages, RGBImages]:
             raise ValueError(f"{problem}, and no file {root / file}, which torchvision would read.")
     try:
         parts = read(root, True), read(root, False)
-    except Exception as error:  # whatever a damaged file makes torchvision, SciPy or bz2 raise
+    except Exception as error:  # torchvision, SciPy and bz2 raise many kinds for a damaged file
         raise ValueError(f"torchvision cannot read {' and '.join(files)} in {root}: {error}") from error
     train, test = (RGBImages(images, targets, _IMAGE_SIZE) for images, targets in parts)
     return train, test

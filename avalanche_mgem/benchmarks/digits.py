@@ -1,7 +1,8 @@
-"""scikit-learn's bundled handwritten digits as benchmarks: real images, no download.
+"""scikit-learn's handwritten digits as benchmarks: real images that need no download.
 
-1,797 images of 8 x 8 pixels in ten classes. The split into 1,437 for training and 360 for testing is fixed
-and stratified, whatever the seed. Both functions mirror Avalanche's ``PermutedMNIST`` and ``SplitMNIST``.
+There are 1,797 images of 8 x 8 pixels in ten classes: 1,437 for training and 360 for testing. The split is
+stratified and does not depend on the seed. The two functions mirror Avalanche's ``PermutedMNIST`` and
+``SplitMNIST``.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ _TEST_SIZE = 360  # a fifth
 
 
 class _LabelledTensors(TensorDataset):
-    """Images in memory; the ``targets`` are where Avalanche looks for the classes."""
+    """Images in memory, with the classes in ``targets``, where Avalanche looks for them."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         super().__init__(x, y)
@@ -48,14 +49,14 @@ def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> NCScenario:
-    """All ten digits in each experience, under another fixed permutation of the 64 pixels.
+    """All ten digits in each experience. Each experience has its own fixed permutation of the 64 pixels.
 
     The first experience is permuted too, as in Avalanche's ``PermutedMNIST``.
 
     Args:
-        n_experiences: experiences, at least 1.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        seed: of the permutations; None draws them anew. The global generators are left alone.
+        n_experiences: number of experiences, at least 1.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        seed: of the permutations; None draws new ones in every call. The global generators are not used.
         train_transform: transform of the permuted training images [1, 8, 8].
         eval_transform: transform of the permuted test images.
 
@@ -64,6 +65,11 @@ def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
 
     Raises:
         ValueError: if ``n_experiences`` is below 1.
+
+    Example:
+        >>> benchmark = PermutedDigits(3, seed=0)
+        >>> [len(experience.dataset) for experience in benchmark.train_stream]
+        [1437, 1437, 1437]
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
@@ -104,14 +110,15 @@ def SplitDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> NCScenario:
-    """New digits in each experience, equally many.
+    """New digits in each experience, the same number in each.
 
     Args:
-        n_experiences: experiences, a divisor of 10.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        seed: of the order of the classes; None draws it anew. The global generator is left alone.
-        fixed_class_order: the order of the classes; then ``seed`` is ignored.
-        shuffle: whether to shuffle the classes at all.
+        n_experiences: number of experiences, a divisor of 10.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        seed: of the order of the classes; None draws a new one in every call. The state of the global
+            generator is restored.
+        fixed_class_order: the order of the classes. If given, ``seed`` is ignored.
+        shuffle: whether to shuffle the classes.
         class_ids_from_zero_in_each_exp: whether the labels count from 0 in each experience.
         class_ids_from_zero_from_first_exp: whether the labels count in order of appearance.
         train_transform: transform of the training images [1, 8, 8].
@@ -122,6 +129,11 @@ def SplitDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
 
     Raises:
         ValueError: if ``n_experiences`` does not divide 10, or both label options are set.
+
+    Example:
+        >>> benchmark = SplitDigits(5, seed=0)
+        >>> [len(experience.classes_in_this_experience) for experience in benchmark.train_stream]
+        [2, 2, 2, 2, 2]
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")

@@ -1,4 +1,4 @@
-"""DomainNet: 345 classes of objects in six kinds of images, one kind an experience."""
+"""DomainNet: 345 classes of objects in six kinds of images. Each experience has one kind."""
 
 import os
 from collections.abc import Sequence
@@ -29,35 +29,35 @@ def DomainNet(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> GenericCLScenario:
-    """Clipart, infograph, painting, quickdraw, real and sketch, one an experience.
+    """Clipart, infograph, painting, quickdraw, real and sketch, one domain an experience.
 
-    Peng et al. (2019, arXiv 1812.01754): 586,575 images. The layout is the published one: images in
-    ``<dataset_root>/domainnet/<domain>/<class>/``, and the official split in the lists
-    ``<dataset_root>/domainnet/<domain>_train.txt`` and ``<domain>_test.txt``, whose lines are the path of an
-    image below ``domainnet`` and its class. Images are read from their files when they are needed. Nothing is
-    downloaded.
+    Peng et al. (2019, arXiv 1812.01754) published the 586,575 images. Their layout is kept. The images lie in
+    ``<dataset_root>/domainnet/<domain>/<class>/``. The official split is in the lists
+    ``<dataset_root>/domainnet/<domain>_train.txt`` and ``<domain>_test.txt``; each line has the path of an
+    image below ``domainnet`` and the number of its class. An image is read from its file when it is needed.
+    Nothing is downloaded.
 
     Args:
         dataset_root: the folder that holds ``domainnet``.
-        domains: names of the domains in the order of training; the default is all six, by name.
-        image_size: height and width in pixels to which images are stretched. The default is that of Tiny
-            ImageNet, which has objects of 200 classes: at 32 pixels infographs and sketches are hardly to be
-            recognised, and at 224 a pass costs twelve times as much.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        mean: of the channels, subtracted from pixels in 0..1 where a transform is None. The defaults map them
-            to -1..1 and look at no data, so at none of later experiences either.
-        std: of the channels, by which they are divided then.
-        train_transform: transform of the training images, PIL images in RGB; None makes normalised tensors
+        domains: names of the domains in the order of training. The default is all six in alphabetical order.
+        image_size: height and width in pixels to which images are stretched. The default is the size of Tiny
+            ImageNet, which has objects of 200 classes. At 32 pixels infographs and sketches are hard to
+            recognise; at 224 a pass costs twelve times as much.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        mean: of each channel, used where a transform is None: it is subtracted from pixels in 0..1. The
+            default, with that of ``std``, maps pixels to -1..1. It needs no data of later experiences.
+        std: of each channel; the difference is divided by it.
+        train_transform: transform of the training images, PIL images in RGB. None makes normalised tensors
             ``[3, image_size, image_size]``.
-        eval_transform: the same of the test images.
+        eval_transform: the same for the test images.
 
     Returns:
-        A benchmark with a train and a test stream. The classes are those of the lists.
+        A benchmark with a train and a test stream. Its classes are the numbers in the lists.
 
     Raises:
-        ValueError: if a list is missing, empty or not in that form, an image of a list is missing, a class is
-            tested and nowhere trained, or an argument is not allowed; and when a file is read that is no
-            image.
+        ValueError: if a list is missing, empty or has a line of another form, if an image of a list is
+            missing, if a class is tested but trained in no domain, or if an argument is not allowed. Also
+            later, when a file is read that is not an image.
     """
     domains = checked_names("domains", domains, DOMAIN_NET)
     transforms = image_transforms(train_transform, eval_transform, mean, std)
@@ -81,9 +81,8 @@ def _listed(folder: Path, name: str, image_size: int) -> RGBImages:
         raise ValueError(f"the list {path} is missing.")
     images: list[str] = []
     targets: list[int] = []
-    files: dict[
-        str, set[str]
-    ] = {}  # of each folder: reading a folder once is cheaper than asking for each file
+    # The files of each folder: reading a folder once is cheaper than asking for each of its files.
+    files: dict[str, set[str]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         image, _, target = line.rpartition(" ")
         if not image or not target.isdecimal():
@@ -107,7 +106,10 @@ def _files(folder: Path) -> set[str]:
 
 
 def _check_classes(train: Sequence[RGBImages], test: Sequence[RGBImages], domains: Sequence[str]) -> None:
-    """Not domain by domain: the published training list of the paintings lacks a class, the t-shirts."""
+    """Refuses classes that are tested but trained in no domain.
+
+    A single domain may lack a class: the published training list of the paintings has no t-shirts.
+    """
     trained = {target for images in train for target in images.targets}
     for name, images in zip(domains, test, strict=True):
         if unknown := sorted(set(images.targets) - trained):

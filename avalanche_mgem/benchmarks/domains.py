@@ -1,4 +1,4 @@
-"""Domain-incremental benchmarks: the same classes in each experience, in images of another kind."""
+"""Domain-incremental benchmarks: each experience has the same classes in another kind of images."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -24,17 +24,19 @@ def domain_incremental(
     eval_transform: Transform | None,
     changes: Sequence[Transform] | None = None,
 ) -> GenericCLScenario:
-    """A benchmark whose experience i is the i-th data set, with its targets as they are.
+    """A benchmark whose experience i is the i-th data set. Targets stay as they are.
 
-    Not ``nc_benchmark``, which numbers the classes of each data set anew, or wants all in each.
+    Avalanche's ``nc_benchmark`` does not fit: it renumbers the classes of each data set, or demands all
+    classes in each.
 
     Args:
-        train: data sets, one an experience, with ``targets``: their classes as integers.
-        test: likewise, as many.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        train: the training data sets, one an experience. Their ``targets`` are the classes as integers.
+        test: the test data sets, one an experience.
+        return_task_id: whether experience i has the task label i. Otherwise all experiences have label 0.
         train_transform: transform of the images in training.
         eval_transform: transform of the images in tests and, by default, in a memory.
-        changes: of the images of each experience, in training and tests, before those transforms.
+        changes: one transform for each experience, such as its permutation of pixels. It comes before
+            ``train_transform`` and ``eval_transform``. None changes nothing.
 
     Returns:
         A benchmark with a train and a test stream.
@@ -66,7 +68,7 @@ def image_transforms(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> tuple[Transform, Transform]:
-    """Both transforms; one that is None becomes that of RGB images to ``(x / 255 - mean) / std``.
+    """The two transforms. Each that is None is replaced by RGB images to ``(x / 255 - mean) / std``.
 
     Raises:
         ValueError: if there are not three means and three positive standard deviations.
@@ -81,10 +83,18 @@ def image_transforms(
 
 
 def checked_names(key: str, names: Sequence[object], known: Collection[str]) -> list[str]:
-    """A list that chooses experiences by their names, which may look like numbers (folders of years).
+    """Checks a list of names of experiences. Names may look like numbers, such as folders of years.
+
+    Args:
+        key: name of the argument, for the error.
+        names: the list.
+        known: the names that are allowed.
+
+    Returns:
+        The names as strings.
 
     Raises:
-        ValueError: if it is no list, a name is not known or given twice, or there is none.
+        ValueError: if it is not a list, if it is empty, or if a name is unknown or given twice.
     """
     if isinstance(names, str):
         raise ValueError(f"{key} must be a list of names, such as [{names}]; got {names!r}.")

@@ -21,16 +21,18 @@ def PermutedFashionMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as cla
     eval_transform: Transform | None = _NORMALIZE,
     dataset_root: str | Path | None = None,
 ) -> GenericCLScenario:
-    """All ten kinds of clothes in each experience, under another permutation of the 784 pixels.
+    """All ten kinds of clothes in each experience. Each experience has its own permutation of the 784 pixels.
 
     Args:
-        n_experiences: experiences, at least 1. The first one is permuted too, as in ``PermutedMNIST``.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        seed: of the permutations, which are those of ``PermutedMNIST``; None draws them anew.
-        train_transform: transform of the permuted training images, PIL images of 28 x 28 grey pixels; the
+        n_experiences: number of experiences, at least 1. The first one is permuted too, as in
+            ``PermutedMNIST``.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        seed: of the permutations; None draws new ones in every call. At one seed they are those of
+            ``PermutedMNIST``.
+        train_transform: transform of the permuted training images, PIL images of 28 x 28 grey pixels. The
             default is that of Avalanche's ``SplitFMNIST``.
         eval_transform: transform of the permuted test images.
-        dataset_root: the folder of Fashion-MNIST, downloaded if missing; None is Avalanche's.
+        dataset_root: the folder of Fashion-MNIST, which is downloaded if missing. None is Avalanche's folder.
 
     Returns:
         A benchmark with a train and a test stream.

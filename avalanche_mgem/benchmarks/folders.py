@@ -1,4 +1,4 @@
-"""A user's own image folders as benchmarks, domain-incremental or class-incremental."""
+"""Your own image folders as benchmarks, domain-incremental or class-incremental."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,31 +27,31 @@ def ImageFolders(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> GenericCLScenario:
-    """A folder an experience: the same classes in other images, domain-incremental.
+    """A domain-incremental benchmark: each folder is an experience, with the same classes in other images.
 
-    The layout is ``<dataset_root>/<experience>/{train,test}/<class>/<image files>``. The classes are the
-    names of all class folders, numbered in sorted order; a class may be absent from an experience. Files
-    without the extension of an image, and what begins with a dot, are passed over.
+    The layout is ``<dataset_root>/<experience>/{train,test}/<class>/<image files>``. The names of all class
+    folders are the classes, numbered in sorted order. An experience may lack a class. Files without the
+    extension of an image are ignored, and so are files and folders whose names begin with a dot.
 
     Args:
-        dataset_root: the folder of the experiences' folders.
-        experiences: their names in the order of training; None takes all, sorted by name.
-        image_size: height and width in pixels to which images are stretched. The default is that of Tiny
-            ImageNet: enough to tell most objects apart.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        mean: of the channels, subtracted from pixels in 0..1 where a transform is None. The defaults map them
-            to -1..1 and look at no data, so at none of later experiences either.
-        std: of the channels, by which they are divided then.
-        train_transform: transform of the training images, PIL images in RGB; None makes normalised tensors
+        dataset_root: the folder that holds a folder for each experience.
+        experiences: names of these folders in the order of training. None takes all, sorted by name.
+        image_size: height and width in pixels to which images are stretched. The default is the size of Tiny
+            ImageNet, at which most objects can be recognised.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        mean: of each channel, used where a transform is None: it is subtracted from pixels in 0..1. The
+            default, with that of ``std``, maps pixels to -1..1. It needs no data of later experiences.
+        std: of each channel; the difference is divided by it.
+        train_transform: transform of the training images, PIL images in RGB. None makes normalised tensors
             ``[3, image_size, image_size]``.
-        eval_transform: the same of the test images.
+        eval_transform: the same for the test images.
 
     Returns:
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if a folder is missing or empty, an experience tests a class that it does not train, or an
-            argument is not allowed; and when a file is read that is no image.
+        ValueError: if a folder is missing or empty, if an experience tests a class that it does not train, or
+            if an argument is not allowed. Also later, when a file is read that is not an image.
     """
     root = Path(dataset_root)
     known = subfolders(root, "a folder for each experience")
@@ -81,31 +81,32 @@ def SplitImageFolder(  # noqa: N802 (Avalanche's benchmarks are spelt as classes
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
 ) -> NCScenario:
-    """New classes in each experience, equally many, from one tree of image folders.
+    """A class-incremental benchmark: new classes in each experience, the same number in each, from one tree.
 
     The layout is ``<dataset_root>/{train,test}/<class>/<image files>``, with the same classes in both. They
-    are numbered in sorted order. What is passed over is as in :func:`ImageFolders`.
+    are numbered in sorted order. The same files and folders are ignored as in :func:`ImageFolders`.
 
     Args:
-        n_experiences: experiences, a divisor of the number of classes.
+        n_experiences: number of experiences, a divisor of the number of classes.
         dataset_root: the folder that holds ``train`` and ``test``.
         image_size: height and width in pixels to which images are stretched.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        seed: of the order of the classes; None draws it anew. The global generator is left alone.
-        fixed_class_order: the order of the classes, by number; then ``seed`` is ignored.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        seed: of the order of the classes; None draws a new one in every call. The state of the global
+            generator is restored.
+        fixed_class_order: the numbers of the classes in their order. If given, ``seed`` is ignored.
         class_ids_from_zero_in_each_exp: whether the labels count from 0 in each experience.
-        mean: as in :func:`ImageFolders`, and so are ``std`` and the transforms.
-        std: of the channels.
-        train_transform: transform of the training images; None makes normalised tensors.
-        eval_transform: the same of the test images.
+        mean: of each channel, see :func:`ImageFolders`.
+        std: of each channel, see :func:`ImageFolders`.
+        train_transform: transform of the training images. None makes normalised tensors.
+        eval_transform: the same for the test images.
 
     Returns:
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if a folder is missing or empty, ``train`` and ``test`` do not have the same classes,
-            ``n_experiences`` does not divide their number, or an argument is not allowed; and when a file is
-            read that is no image.
+        ValueError: if a folder is missing or empty, if ``train`` and ``test`` do not have the same classes,
+            if ``n_experiences`` does not divide their number, or if an argument is not allowed. Also later,
+            when a file is read that is not an image.
     """
     root = Path(dataset_root)
     ids = numbered(class_names(root))

@@ -1,7 +1,7 @@
-"""Permuted and rotated MNIST: sample by sample those of Avalanche, built in two seconds.
+"""Permuted and rotated MNIST with exactly the samples of Avalanche's, built in a few seconds.
 
-Avalanche builds them from the classes of all experiences, and asks each of 70,000 images an experience
-several times for its class. Here an experience is MNIST itself under a frozen transform.
+Avalanche asks each of the 70,000 images of every experience for its class, several times. Here an experience
+is MNIST itself under a frozen transform.
 """
 
 import random
@@ -33,15 +33,15 @@ def PermutedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     eval_transform: Transform | None = _NORMALIZE,
     dataset_root: str | Path | None = None,
 ) -> GenericCLScenario:
-    """Avalanche's ``PermutedMNIST``: all ten digits in each experience, another permutation of the pixels.
+    """Avalanche's ``PermutedMNIST``: all ten digits in each experience, each with its own permutation.
 
     Args:
-        n_experiences: experiences, at least 1. The first one is permuted too.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
-        seed: of the permutations, which are Avalanche's; None draws them anew.
+        n_experiences: number of experiences, at least 1. The first one is permuted too.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
+        seed: of the permutations; None draws new ones in every call. At one seed they are Avalanche's.
         train_transform: transform of the permuted training images [1, 28, 28], whose pixels are in 0..1.
         eval_transform: transform of the permuted test images.
-        dataset_root: the folder of MNIST, downloaded if missing; None is Avalanche's.
+        dataset_root: the folder of MNIST, which is downloaded if missing. None is Avalanche's folder.
 
     Returns:
         A benchmark with a train and a test stream.
@@ -55,11 +55,11 @@ def PermutedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
 
 
 def pixel_permutations(n_experiences: int, seed: int | None = None) -> list[PixelsPermutation]:
-    """Avalanche's permutations of the 784 pixels, one an experience.
+    """Avalanche's permutations of the 784 pixels, one for each experience.
 
     Args:
         n_experiences: number of permutations, at least 1.
-        seed: of the draw; None draws anew.
+        seed: of the draw; None draws new ones in every call.
 
     Raises:
         ValueError: if ``n_experiences`` is below 1.
@@ -73,15 +73,19 @@ def pixel_permutations(n_experiences: int, seed: int | None = None) -> list[Pixe
 def rotation_angles(n_experiences: int, seed: int | None = None) -> list[float]:
     """The angles of the GEM paper's MNIST rotations.
 
-    The range from 0 to 180 degrees is cut into ``n_experiences`` equal intervals; experience i gets a random
-    angle of the i-th one.
+    The range from 0 to 180 degrees is cut into ``n_experiences`` equal intervals. Experience i gets a random
+    angle of the i-th interval.
 
     Args:
         n_experiences: number of angles.
-        seed: of the draw; None draws anew.
+        seed: of the draw; None draws new ones in every call.
 
     Returns:
-        Increasing angles in degrees, one an experience.
+        Increasing angles in degrees, one for each experience.
+
+    Example:
+        >>> [round(angle, 1) for angle in rotation_angles(3, seed=0)]
+        [50.7, 105.5, 145.2]
     """
     draw = random.Random(seed)
     return [180.0 * (i + draw.random()) / n_experiences for i in range(n_experiences)]
@@ -97,22 +101,22 @@ def RotatedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     eval_transform: Transform | None = _NORMALIZE,
     dataset_root: str | Path | None = None,
 ) -> GenericCLScenario:
-    """Avalanche's ``RotatedMNIST``, with GEM's angles where Avalanche draws each from -180 to 180.
+    """Avalanche's ``RotatedMNIST`` with the angles of GEM. Avalanche draws each angle from -180 to 180.
 
     Args:
-        n_experiences: experiences, at least 1.
-        return_task_id: whether experience i has the task label i; otherwise all have 0.
+        n_experiences: number of experiences, at least 1.
+        return_task_id: whether experience i has the task label i. By default all experiences have label 0.
         seed: of the angles.
-        rotations_list: angles in degrees, one an experience; None takes :func:`rotation_angles`.
+        rotations_list: angles in degrees, one for each experience. None takes :func:`rotation_angles`.
         train_transform: transform of the rotated training images [1, 28, 28], whose pixels are in 0..1.
         eval_transform: transform of the rotated test images.
-        dataset_root: the folder of MNIST, downloaded if missing; None is Avalanche's.
+        dataset_root: the folder of MNIST, which is downloaded if missing. None is Avalanche's folder.
 
     Returns:
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if ``n_experiences`` is below 1, or there is not one angle for each experience.
+        ValueError: if ``n_experiences`` is below 1, or the number of angles is another.
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
@@ -133,7 +137,7 @@ def _mnist(
     eval_transform: Transform | None,
     dataset_root: str | Path | None,
 ) -> GenericCLScenario:
-    """MNIST once an experience, changed in another way each time."""
+    """A benchmark in which experience i is MNIST under the i-th change."""
     train, test = (
         [_labelled(mnist).subset(order) for order in _orders(mnist.targets, len(changes))]
         for mnist in get_mnist_dataset(dataset_root)
@@ -153,10 +157,11 @@ def _labelled(mnist: Any) -> ClassificationDataset:
 
 
 def _orders(targets: Tensor, n_experiences: int) -> list[list[int]]:
-    """The images of each experience in Avalanche's order: by class, and the classes as a Python set has them.
+    """The images of each experience in Avalanche's order.
 
-    There, the classes of experience i are 10 i to 10 i + 9.
+    Avalanche numbers the classes of experience i from 10 i to 10 i + 9. It orders images by class, and
+    classes in the order in which a Python set of their numbers is iterated.
     """
     of_class = [(targets == digit).nonzero().squeeze(1).tolist() for digit in range(10)]
-    ids = [set(range(10 * number, 10 * number + 10)) for number in range(n_experiences)]
-    return [[index for class_id in these for index in of_class[class_id % 10]] for these in ids]
+    class_sets = [set(range(10 * number, 10 * number + 10)) for number in range(n_experiences)]
+    return [[index for class_id in ids for index in of_class[class_id % 10]] for ids in class_sets]

@@ -1,4 +1,4 @@
-"""Reading ``<folder>/<class>/<image files>``, with an error for each part that is missing."""
+"""Reads ``<folder>/<class>/<image files>``, with an error for each missing part."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ from avalanche_mgem.data import RGBImages
 
 
 def subfolders(folder: Path, content: str) -> list[str]:
-    """Names of the folders in a folder, sorted; those that begin with a dot are hidden, and passed over.
+    """Sorted names of the folders in a folder. Names that begin with a dot are ignored.
 
     Args:
         folder: where to look.
-        content: what must be there, for the error.
+        content: what the folder must hold, for the error.
 
     Raises:
-        ValueError: if there is no such folder, or no folder in it.
+        ValueError: if the folder does not exist, or has no folders in it.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; it must hold {content}.")
@@ -29,11 +29,11 @@ def subfolders(folder: Path, content: str) -> list[str]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """Names of the class folders in ``folder/train``, sorted.
+    """Sorted names of the class folders in ``folder/train``.
 
     Raises:
-        ValueError: if ``train`` or ``test`` is missing or empty, or has test images of a class that is not in
-            ``train``.
+        ValueError: if ``train`` or ``test`` is missing or empty, or if ``test`` has a class that ``train``
+            lacks.
     """
     train, test = (
         subfolders(folder / split, "a folder of images for each class") for split in ("train", "test")
@@ -44,19 +44,19 @@ def class_names(folder: Path) -> list[str]:
 
 
 def numbered(names: Iterable[str]) -> dict[str, int]:
-    """Class ids: the places of the names in sorted order."""
+    """The class id of each name: its place in sorted order, from 0."""
     return {name: number for number, name in enumerate(sorted(set(names)))}
 
 
 def images_of(folder: Path, ids: Mapping[str, int], image_size: int) -> RGBImages:
-    """All images in the class folders of a folder, by class and name of the file.
+    """All images in the class folders of a folder, ordered by class and file name.
 
-    Files without the extension of an image are passed over, and so is what begins with a dot.
+    Files without the extension of an image are ignored, and so is every name that begins with a dot.
 
     Args:
-        folder: the folder of class folders.
-        ids: the class of each name.
-        image_size: in pixels.
+        folder: the folder that holds the class folders.
+        ids: the class id of each class folder's name.
+        image_size: height and width in pixels to which images are stretched.
 
     Raises:
         ValueError: if a class folder has no image.

@@ -1,4 +1,4 @@
-"""Avalanche's datasets, with minibatches that are made at once instead of sample by sample."""
+"""Avalanche's datasets, which make a whole minibatch at once instead of sample by sample."""
 
 from collections.abc import MutableSequence, Sequence
 from typing import Any
@@ -19,9 +19,10 @@ from avalanche_mgem.data._plans import Plan
 
 
 class Sample(MutableSequence[Any]):
-    """The list that Avalanche's dataset returns for one sample, read when somebody looks at it.
+    """One sample as the list that Avalanche's dataset returns.
 
-    :func:`collate` does not look.
+    The list is read on the first access. :func:`collate` does not access it, so a sample that goes straight
+    into a minibatch is never read by itself.
     """
 
     __slots__ = ("dataset", "place", "read")
@@ -49,18 +50,18 @@ class Sample(MutableSequence[Any]):
         return len(self._list())
 
     def insert(self, index: int, value: Any) -> None:
-        """As a list does."""
+        """Inserts as ``list.insert`` does."""
         self._list().insert(index, value)
 
     def __repr__(self) -> str:
         return repr(self._list())
 
     def __reduce__(self) -> Any:
-        return list, (self._list(),)  # a copy, and what comes out of a file, is a plain list
+        return list, (self._list(),)  # copies and unpickled samples are plain lists
 
 
 class Samples(Sequence[Any]):
-    """The samples at these indices, of which none is made if :func:`collate` gets them."""
+    """The samples at these indices. :func:`collate` makes their minibatch without making any of them."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset = dataset
@@ -74,7 +75,10 @@ class Samples(Sequence[Any]):
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """What ``default_collate`` returns, in a few operations for all samples that nobody has read yet."""
+    """Returns what ``default_collate`` returns.
+
+    Samples that nobody has read yet need only a few operations for the whole minibatch.
+    """
     if type(samples) is Samples:
         return samples.dataset.plan(samples.indices)
     if type(samples[0]) is Sample:
@@ -86,7 +90,7 @@ def collate(samples: Sequence[Any]) -> Any:
 
 
 def _collate_mixed(samples: Sequence[Any]) -> Any:
-    """Samples of several datasets, as those of a replay buffer beside others."""
+    """Collates samples of several datasets, such as new samples together with those of a replay buffer."""
     groups: dict[int, list[int]] = {}
     for place, sample in enumerate(samples):
         unread = type(sample) is Sample and sample.read is None
@@ -100,7 +104,7 @@ def _collate_mixed(samples: Sequence[Any]) -> Any:
         batches.append(default_collate(ordinary))
         order += [place for place in range(len(samples)) if place not in set(order)]
     if len({_form(batch) for batch in batches}) > 1:
-        return default_collate([list(sample) for sample in samples])  # which says what does not fit
+        return default_collate([list(sample) for sample in samples])  # it names what does not fit
     device = batches[0][0].device
     back = torch.tensor(order).argsort().to(device)
     return [
@@ -115,19 +119,19 @@ def _form(batch: Any) -> Any:
 
 
 class _Batches:
-    """Put before one of Avalanche's classes of datasets: only the reading of samples is not that class's."""
+    """A mixin before one of Avalanche's dataset classes. It changes how samples are read and nothing else."""
 
     _plan: Plan | None = None
 
     @property
     def plan(self) -> Plan:
-        """How its minibatches are made."""
+        """The plan by which this dataset makes minibatches. It is made on first use."""
         if self._plan is None:
             self._plan = Plan(self)
         return self._plan
 
     def read(self, index: Any) -> Any:
-        """The sample as Avalanche's class reads it."""
+        """Reads the sample as Avalanche's class does."""
         return super().__getitem__(index)  # type: ignore[misc]
 
     def __getitem__(self, index: Any) -> Any:
@@ -138,12 +142,12 @@ class _Batches:
         return self.read(index)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
-        """The samples at these indices, for which torch's loader asks at once."""
-        # What is random must be read once, whatever is done with it.
+        """The samples at these indices. Torch's loader asks for a whole minibatch by this method."""
+        # A random sample must be read exactly once, so it cannot wait in Samples.
         return [self[index] for index in indices] if self.plan.unknown else Samples(self, indices)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Also of a copy, to which Avalanche gives other transforms.
+        # Avalanche also copies a dataset to give it other transforms: the copy needs a plan of its own.
         return self.__dict__ | {"_plan": None}
 
 
@@ -172,11 +176,16 @@ _CLASSES: dict[type[Any], type[Any]] = {
 
 
 def batched(dataset: Any, tree: Any) -> Any:
-    """A dataset like this one, with a tree of subsets and concatenations whose leaves are sources.
+    """A dataset like this one that makes whole minibatches from ``tree``.
+
+    Args:
+        dataset: one of Avalanche's datasets.
+        tree: its tree of subsets and concatenations, with :class:`~avalanche_mgem.data._images.Source` as
+            leaves.
 
     Raises:
-        UnknownError: if it is of another class than Avalanche's classification datasets, or makes minibatches
-            in a way of its own.
+        UnknownError: if the dataset's class is not one of Avalanche's four for classification, or if its
+            ``collate_fn`` is not torch's ``default_collate``.
     """
     kind = type(dataset)
     if kind not in _CLASSES and kind not in _CLASSES.values():

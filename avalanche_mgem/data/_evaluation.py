@@ -1,4 +1,4 @@
-"""Evaluation without Avalanche's loader."""
+"""Evaluation with torch's loader in place of Avalanche's."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from avalanche_mgem.data._batches import collate
 
 
 class BatchedEvaluation(SupervisedPlugin):  # type: ignore[misc]
-    """Evaluates preloaded benchmarks with torch's own loader, which gives the same minibatches.
+    """Evaluates preloaded benchmarks with torch's own loader. The minibatches stay the same.
 
-    Avalanche's loader first follows each sample through the subsets and concatenations of its dataset, to see
-    whether it knows a faster way, and then asks for one sample after the other: longer than a small network
-    takes for them.
+    Avalanche's loader first follows each sample through the subsets and concatenations of its dataset, to
+    find a faster way. Then it asks for one sample after the other. Both take longer than a small network
+    takes to evaluate the samples.
     """
 
     def before_eval_exp(self, strategy: Any, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Images of any kind as a data set of RGB images of one size, read when they are needed."""
+"""Image files and arrays as a data set of RGB images of one size. Each image is read when it is needed."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 
 class RGBImages(Dataset[tuple[Image.Image, int]]):
-    """Images in files or arrays as PIL images, RGB and square.
+    """Images in files or arrays, read as square PIL images in RGB.
 
-    An image is stretched to the square, not cropped: nothing of it is lost, and training and test images are
-    treated alike. It is resized with Pillow's bilinear filter, which smooths where it shrinks.
+    An image is stretched to the square, not cropped. So nothing of it is lost, and training and test images
+    are treated alike. Pillow's bilinear filter resizes it; the filter smooths an image that gets smaller.
 
     Args:
         images: paths of files, or arrays of pixels uint8 ``[height, width]`` or ``[height, width, 3]``.
@@ -32,7 +32,7 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; it must be at least 1.")
         self.images = images
-        self.targets = list(targets)  # where Avalanche looks for the classes
+        self.targets = list(targets)  # Avalanche looks for the classes under this name
         self.image_size = image_size
 
     def __len__(self) -> int:
@@ -49,8 +49,8 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
             return self._resized(Image.fromarray(image)), self.targets[index]
         try:
             with Image.open(image) as file:
-                # A large JPEG is decoded at an eighth to a half of its size, where that is still twice what
-                # is needed: twice as fast, and a smooth image differs by 2 of 255 at most.
+                # A large JPEG is decoded at an eighth to a half of its size, if that is still at least twice
+                # image_size. This is twice as fast, and a smooth image differs by 2 of 255 at most.
                 file.draft("RGB", (2 * self.image_size, 2 * self.image_size))
                 return self._resized(file), self.targets[index]
         except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
@@ -64,15 +64,16 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
 
 
 class DecodedImages:
-    """The images of a data set as bytes, each decoded when it is first asked for and then kept.
+    """The images of a data set as bytes. An image is decoded on its first use and then kept.
 
-    For :func:`~avalanche_mgem.data._preload`, where it stands for a tensor uint8 ``[N, 3, size, size]``
-    of which only rows are read. What nobody reads takes neither time nor memory: the operating system gives
-    a page of memory when it is first written.
+    :func:`~avalanche_mgem.data.preload` uses it in place of a tensor uint8 ``[N, 3, size, size]``, because it
+    reads nothing but rows. Images that are never read take neither time nor memory: the operating system
+    hands out a page of memory when it is first written.
 
     Args:
         dataset: the images.
-        device: where the rows come out; None is the CPU, whose memory holds the bytes in any case.
+        device: the device of the returned rows; None (default) is the CPU. The bytes are always in the CPU's
+            memory.
     """
 
     def __init__(self, dataset: RGBImages, device: torch.device | None = None) -> None:
@@ -83,7 +84,7 @@ class DecodedImages:
         self._is_decoded = torch.zeros(len(dataset), dtype=torch.bool)
 
     def to(self, device: torch.device) -> "DecodedImages":
-        """The same images, whose rows come out on this device."""
+        """The same images, with rows returned on this device."""
         return DecodedImages(self._dataset, device)
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:

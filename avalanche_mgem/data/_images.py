@@ -1,4 +1,4 @@
-"""All images of a data set as one tensor, and a chain of transforms as a few operations on a batch."""
+"""All images of a data set as one tensor, and a chain of transforms as a few operations on a minibatch."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,23 +19,28 @@ from avalanche_mgem.data._files import DecodedImages, RGBImages
 
 
 class UnknownError(Exception):
-    """Something that must be read sample by sample, because it is random or not known here; names it."""
+    """Raised for what must be read sample by sample: it is random, or this package does not know it.
+
+    The message is its name.
+    """
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done with stored images, in the one order that is known: move pixels, scale, normalize.
+    """The operations that turn stored images into a minibatch.
+
+    Their order is fixed: move pixels, scale to 0..1, normalise.
 
     Attributes:
-        is_pil: whether the result is a PIL image, which has no batches.
-        shape: of the result; channels, height and width of a PIL image.
+        is_pil: whether the result is a PIL image. PIL images cannot form a minibatch.
+        shape: of the result; for a PIL image its channels, height and width.
         dtype: of the result.
-        index: for each number of the flattened result its place in the flattened stored image; None if all
-            stay.
-        outside: which numbers of the result are 0 instead.
-        white: the number that becomes 1, if 0..255 becomes 0..1. A tensor: CUDA would multiply by the
-            reciprocal of a plain number, which rounds otherwise.
-        statistics: means and standard deviations.
+        index: for each number of the flattened result, its place in the flattened stored image; None if no
+            pixel moves.
+        outside: the numbers of the result that are 0, because they come from outside of the stored image.
+        white: the stored value that becomes 1 when 0..255 is scaled to 0..1; None for no scaling. It is a
+            tensor because CUDA multiplies by the reciprocal of a plain number, which rounds differently.
+        statistics: means and standard deviations of each normalisation.
     """
 
     is_pil: bool
@@ -47,7 +52,7 @@ class Recipe:
     statistics: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """The batch, of stored images ``[n, ...]`` which it may overwrite."""
+        """Makes the minibatch from stored images ``[n, ...]``, which it may overwrite."""
         x = stored
         if self.index is not None:
             x = x.flatten(1)
@@ -71,12 +76,12 @@ class Recipe:
         return replace(self, index=index, outside=outside, white=white, statistics=statistics)
 
     def then(self, transform: Any) -> "Recipe":
-        """This recipe and a transform after it.
+        """This recipe followed by a transform.
 
         Raises:
-            UnknownError: if the transform is not one that is known here and without chance.
+            UnknownError: if the transform is random, or this package does not know it.
         """
-        # Exactly these types: a subclass may do anything.
+        # Types are compared exactly, because a subclass may do anything.
         kind = type(transform)
         if transform is None:
             return self
@@ -101,7 +106,7 @@ class Recipe:
         raise UnknownError(kind.__name__ if kind.__name__ != "function" else transform.__name__)
 
     def _moved(self, index: Tensor) -> "Recipe":
-        """Each number of the result from this place of the result so far, 0 for the place -1."""
+        """Takes each number of the result from a place of the result so far; the place -1 gives 0."""
         outside, index = index < 0, index.clamp(min=0)
         if self.outside is not None:
             outside |= self.outside.flatten()[index]
@@ -111,15 +116,17 @@ class Recipe:
 
 
 class Source(Dataset[Any]):
-    """A data set that is also at hand as tensors. A sample of it is read as ever.
+    """A data set together with its images and targets as tensors.
+
+    A single sample is read as the data set reads it.
 
     Attributes:
         dataset: the data set.
         device: of the tensors.
-        images: all images ``[N, ...]`` as they are stored; those in files are read when rows are taken.
+        images: all images ``[N, ...]`` as they are stored. Image files are read when their rows are taken.
         targets: all targets ``[N, ...]``.
-        recipe: what the type of the data set does with the images.
-        steps: the data set's own transforms, of image and target.
+        recipe: what a data set of this type does with a stored image.
+        steps: the data set's own transforms of image and target.
 
     Raises:
         UnknownError: if the type of the data set is not known.
@@ -140,14 +147,14 @@ class Source(Dataset[Any]):
         return self.dataset[index]
 
     def __reduce__(self) -> Any:
-        return Source, (self.dataset, self.device)  # the tensors are in the data set already
+        return Source, (self.dataset, self.device)  # the data set already holds the tensors
 
 
 def map_targets(targets: Tensor, transform: Any) -> Tensor:
-    """Targets after a target transform, of which Avalanche's table of classes is known.
+    """Applies a target transform. The only known one is Avalanche's lookup in a table of classes.
 
     Raises:
-        UnknownError: if the transform is another one.
+        UnknownError: for any other transform.
     """
     if transform is None:
         return targets
@@ -159,11 +166,12 @@ def map_targets(targets: Tensor, transform: Any) -> Tensor:
 
 
 def _stored(dataset: Any) -> tuple[Tensor | DecodedImages, Tensor, Recipe]:
-    """Images and targets of a data set as it stores them, and what it makes of them."""
+    """Images and targets as the data set stores them, and the recipe for its samples."""
     if type(dataset) is RGBImages:
         shape = (3, dataset.image_size, dataset.image_size)
         return DecodedImages(dataset), torch.tensor(dataset.targets), Recipe(True, shape, torch.uint8)
-    read = getattr(type(dataset), "__getitem__", None)  # a subclass that reads as its parent does is fine
+    # A subclass is known too, if it inherits the __getitem__ of its parent.
+    read = getattr(type(dataset), "__getitem__", None)
     if read is TensorDataset.__getitem__ and len(dataset.tensors) == 2:
         images, targets = dataset.tensors
         return images, targets, Recipe(False, tuple(images.shape[1:]), images.dtype)
@@ -177,7 +185,7 @@ def _stored(dataset: Any) -> tuple[Tensor | DecodedImages, Tensor, Recipe]:
         index = torch.arange(images[0].numel()).view(*size, channels).permute(2, 0, 1).flatten()
         return images, targets, Recipe(True, (channels, *size), images.dtype, index)
     recipe = Recipe(True, (1, *images.shape[1:]), images.dtype)
-    if read is TensorMNIST.__getitem__:  # Avalanche's: not a PIL image, but what ToTensor makes of it
+    if read is TensorMNIST.__getitem__:  # Avalanche's class returns a tensor, as ToTensor makes it
         recipe = replace(recipe, is_pil=False, dtype=torch.float32, white=torch.tensor(255.0))
     return images, targets, recipe
 
@@ -189,7 +197,7 @@ def _permutation(transform: Any, recipe: Recipe) -> Tensor:
     if index.shape != (size,) or index.dtype != torch.int64 or index.min() < 0:
         raise UnknownError(f"PixelsPermutation of other than {size} pixels")
     if recipe.is_pil:
-        # It goes through a tensor and back: do all 256 values survive that?
+        # The transform converts the image to a tensor and back. All 256 values must survive that.
         values = np.arange(256, dtype=np.uint8).reshape(16, 16)
         back = np.asarray(transform._to_image(transform._to_tensor(Image.fromarray(values))))
         if not np.array_equal(back, values):
@@ -198,7 +206,10 @@ def _permutation(transform: Any, recipe: Recipe) -> Tensor:
 
 
 def _rotation(transform: Any, recipe: Recipe) -> Tensor:
-    """Where each number of the rotated image comes from: the same code, on an image of the places."""
+    """Where each number of the rotated image comes from.
+
+    It is found by rotating an image whose pixels are their own places.
+    """
     if (
         transform.degrees[0] != transform.degrees[1]
         or transform.interpolation is not InterpolationMode.NEAREST
@@ -208,9 +219,9 @@ def _rotation(transform: Any, recipe: Recipe) -> Tensor:
     ):
         raise UnknownError("RandomRotation")
     channels, height, width = recipe.shape
-    places = torch.arange(1, height * width + 1).view(1, height, width)  # 0 is outside
+    places = torch.arange(1, height * width + 1).view(1, height, width)  # 0 stands for outside
     with torch.random.fork_rng(devices=[]):
-        if recipe.is_pil:  # a byte at a time
+        if recipe.is_pil:  # a place needs up to three bytes, and a PIL image has one
             layers = [(places[0] >> shift & 255).to(torch.uint8).numpy() for shift in (0, 8, 16)]
             low, middle, high = (
                 torch.as_tensor(np.array(transform(Image.fromarray(layer)))).long() for layer in layers

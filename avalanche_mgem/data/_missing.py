@@ -1,4 +1,4 @@
-"""Which file of a data set is missing, for an error that says so."""
+"""Finds the missing file of a data set, so that an error can name it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _TINY_IMAGENET = tuple(
     f"tiny-imagenet-200/{part}" for part in ("wnids.txt", "train", "val/images", "val/val_annotations.txt")
 )
 
-# By the name of the function.
+# The key is the name of the function that makes the benchmark.
 _FILES = {
     "SplitMNIST": MNIST_FILES,
     "PermutedMNIST": MNIST_FILES,
@@ -25,14 +25,14 @@ _FILES = {
 
 
 def missing_file(benchmark: str, dataset_root: str | Path) -> Path | None:
-    """The first file, or folder, that is not there, of a data set that Avalanche downloads.
+    """The first missing file or folder of a data set that Avalanche downloads.
 
     Args:
-        benchmark: name of the function, such as ``"SplitMNIST"``.
-        dataset_root: the folder given to it.
+        benchmark: name of the function that makes the benchmark, such as ``"SplitMNIST"``.
+        dataset_root: the folder that the function would read.
 
     Returns:
-        The file's path, or None if all are there or the benchmark is not one of those known here.
+        Its path. None if nothing is missing, or if the function's files are not known here.
     """
     paths = (Path(dataset_root) / name for name in _FILES.get(benchmark, ()))
     return next((path for path in paths if not path.exists()), None)

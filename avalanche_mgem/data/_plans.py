@@ -1,4 +1,4 @@
-"""From any samples of an Avalanche dataset to the stored images behind them, and to their minibatch."""
+"""Finds the stored images behind the samples of an Avalanche dataset, and makes minibatches of them."""
 
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
@@ -22,15 +22,17 @@ from torch import Tensor
 from avalanche_mgem.data._images import Recipe, Source, UnknownError, map_targets
 
 Rows = npt.NDArray[np.int64]
-Step = tuple[Any, Any]  # a transform of the image and one of the target; None for none
+Step = tuple[Any, Any]  # a transform of the image and one of the target; None if there is none
 
 
 class Plan:
     """Makes minibatches of a dataset under its current group of transforms.
 
+    A *part* is a set of samples with the same data set behind them and the same transforms.
+
     Attributes:
-        unknown: names of what must be read sample by sample.
-        known: the indices of all other samples.
+        unknown: names of the transforms and data sets that must be read sample by sample.
+        known: the indices of the samples that can be read in a minibatch.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -38,7 +40,7 @@ class Plan:
         self.unknown: list[str] = []
         self.known: Container[int] = ()
         self._parts: list[tuple[Source, Recipe]] = []
-        self._part = torch.full((n,), -1)  # of each sample; -1 is none
+        self._part = torch.full((n,), -1)  # number of each sample's part; -1 for none
         self._rows = torch.empty(n, dtype=torch.long)
         self._targets = torch.empty(0)
         self._labels: list[Tensor] = []
@@ -61,7 +63,7 @@ class Plan:
         return sorted({int(place[i]) for place in places for i in (0, len(place) // 2, -1)})
 
     def __call__(self, indices: Sequence[int]) -> list[Tensor]:
-        """The minibatch of these samples: images, targets, and what else a sample has: the task label."""
+        """The minibatch of these samples: images, targets, and the task labels if samples have them."""
         chosen = torch.as_tensor(indices, dtype=torch.long)
         part = self._part[chosen] if len(self._parts) > 1 else None
         chosen = chosen.to(self._rows.device)
@@ -82,7 +84,7 @@ class Plan:
         return recipe(source.images.index_select(0, rows))
 
     def _follow(self, tree: Any, everything: Rows) -> None:
-        """Finds part, row and target of each sample."""
+        """Finds the part, the stored row and the target of each sample."""
         group = tree._transform_groups.current_group
         numbers: dict[tuple[int, ...], int] = {}
         first: tuple[Any, ...] | None = None
@@ -92,7 +94,7 @@ class Plan:
                 targets = source.targets[torch.from_numpy(rows)]
                 for _, transform in steps:
                     targets = map_targets(targets, transform)
-                # The same transforms make the same part, in whichever subset they are met.
+                # Subsets with the same source and transforms share one part.
                 key = (id(source), *(id(transform) for transform, _ in steps))
                 recipe = self._parts[numbers[key]][1] if key in numbers else _recipe(source, steps)
                 form = source.device, recipe.shape, recipe.dtype, targets.dtype, targets.shape[1:]
@@ -123,7 +125,7 @@ def _recipe(source: Source, steps: list[Step]) -> Recipe:
 
 
 def _chain(leaf: Any, nodes: Sequence[Any], group: str) -> tuple[Source, list[Step]]:
-    """The transforms between a data set and the samples, in the order in which they are applied."""
+    """The data set under a leaf, and the transforms up to its samples, in the order of application."""
     if type(leaf) is not Source:
         raise UnknownError(f"data set {type(leaf).__name__}")
     steps = list(leaf.steps)
@@ -153,10 +155,11 @@ def _steps(groups: Any, group: str) -> Iterator[Step]:
 def _leaves(
     node: Any, rows: Rows, places: Rows, above: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Any, Rows, Rows, tuple[Any, ...]]]:
-    """Follows rows of a tree of subsets and concatenations down.
+    """Follows rows from the root of a tree of subsets and concatenations to its leaves.
 
     Yields:
-        A leaf, rows of it, their places among the rows at the root, and the nodes from the leaf to the root.
+        A leaf, the chosen rows of it, their places among the rows at the root, and the nodes from the leaf up
+        to the root.
     """
     if type(node) not in (FlatData, _FlatDataWithTransform):
         yield node, rows, places, above
@@ -172,13 +175,17 @@ def _leaves(
 
 
 def _take(values: Sequence[int], rows: Rows) -> Rows:
-    if len(rows) * 8 < len(values):  # do not make an array of all for a few
+    if len(rows) * 8 < len(values):  # few rows: converting all values would cost more
         return np.array([values[row] for row in rows.tolist()], dtype=np.asarray(values[0]).dtype)
     return np.asarray(values)[rows]
 
 
 def _integers(values: Any, rows: Rows) -> Rows:
-    """Rows of a data attribute, such as the task labels, if it has integers."""
+    """Rows of a data attribute of integers, such as the task labels.
+
+    Raises:
+        UnknownError: if the attribute is stored in another way, or has no integers of 64 bits.
+    """
     if isinstance(values, DataAttribute):
         return _integers(values.data, rows)
     if type(values) is FlatData:

@@ -1,4 +1,4 @@
-"""Whole minibatches from images in memory, for any benchmark whose transforms allow it."""
+"""Makes whole minibatches from images in memory, for any benchmark whose transforms allow it."""
 
 import copy
 import warnings
@@ -22,33 +22,44 @@ _GROUPS = ("train", "eval")
 def preload(benchmark: CLScenario, device: str | torch.device | None = None) -> CLScenario:
     """The same benchmark, many times faster to read.
 
-    Avalanche makes a tensor of one image after the other. Here the stored images of each data set are held
-    once, as one tensor that all experiences share, and transforms are applied to whole minibatches: in
-    training, in evaluation and when a memory is filled. The minibatches are equal bit for bit.
+    Avalanche turns one image after the other into a tensor. Here each data set is held once, as one tensor
+    that all experiences share, and transforms work on whole minibatches. This serves training, evaluation and
+    the filling of a memory. The minibatches are equal bit for bit.
 
-    Known are torchvision's MNIST, its like, CIFAR-10 and CIFAR-100, ``TensorDataset``, and this package's
-    image folders; ``Compose``, ``ToTensor``, ``Normalize``, Avalanche's permutation of pixels and rotations
-    by a fixed angle. Anything else, such as a random crop, is left to Avalanche, and a warning names it. A
-    group of transforms counts by itself: where only the training transforms are random, evaluation and memory
-    are fast.
+    - Known data sets: torchvision's MNIST and its relatives, CIFAR-10, CIFAR-100, ``TensorDataset``, and this
+      package's image folders.
+    - Known transforms: ``Compose``, ``ToTensor``, ``Normalize``, Avalanche's permutation of pixels, and
+      rotations by a fixed angle.
+    - Anything else, such as a random crop, is left to Avalanche, and a warning names it. Training and
+      evaluation are judged separately: if only the training transforms are random, evaluation and memory are
+      still fast.
 
-    A sample that is looked at by itself, as in ``dataset[0][0]``, is read as ever. With rotated images one
-    thing differs: Avalanche draws even a fixed angle from torch's global generator, minibatches here do not.
+    A sample that is accessed by itself, as in ``dataset[0][0]``, is read by Avalanche. One thing differs for
+    rotated images: Avalanche draws from torch's global generator even for a fixed angle; the minibatches here
+    do not.
 
     Args:
-        benchmark: any benchmark of Avalanche's datasets; it is left as it is.
-        device: where images are held and transformed; None is the CPU. Minibatches come from that device,
-            so on a CUDA device pass ``pin_memory=False`` to a strategy's ``train`` and ``eval``, and no
-            ``num_workers``.
+        benchmark: any benchmark of Avalanche's datasets. It is not changed.
+        device: where images are held and transformed; None (default) is the CPU. Minibatches are on that
+            device, so with a CUDA device pass ``pin_memory=False`` and no ``num_workers`` to a strategy's
+            ``train`` and ``eval``.
 
     Returns:
         A benchmark with the same streams, experiences, classes and task labels.
 
     Raises:
-        ValueError: if a stream is made while it is read, as that of ``split_online_stream``.
+        ValueError: if a stream makes its experiences while it is read, as ``split_online_stream`` does.
 
     Warns:
-        UserWarning: what is still read sample by sample.
+        UserWarning: names what is still read sample by sample.
+
+    Example:
+        >>> from avalanche_mgem.benchmarks import PermutedDigits
+        >>> benchmark = preload(PermutedDigits(2, seed=0))
+        >>> dataset = benchmark.train_stream[0].dataset
+        >>> x, y, task_labels = dataset.collate_fn(dataset.__getitems__([0, 1, 2]))
+        >>> x.shape, y.shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([3]))
     """
     result, note = preload_with_note(benchmark, device)
     if note:
@@ -59,7 +70,7 @@ def preload(benchmark: CLScenario, device: str | torch.device | None = None) -> 
 def preload_with_note(
     benchmark: CLScenario, device: str | torch.device | None = None
 ) -> tuple[CLScenario, str | None]:
-    """:func:`preload`, with the text of the warning, or None, instead of the warning."""
+    """Does what :func:`preload` does, but returns the text of the warning, or None, instead of warning."""
     loader = _Preloader(torch.device("cpu" if device is None else device))
     result = copy.copy(benchmark)
     if isinstance(benchmark, DatasetScenario):
@@ -73,10 +84,10 @@ def preload_with_note(
 
 
 def _definition(definition: StreamDef, convert: Callable[[Any], Any]) -> StreamDef:
-    """A stream of a benchmark that makes its experiences from a list of datasets."""
+    """Converts a stream of a benchmark that makes its experiences from a list of datasets."""
     definition.exps_data.load_all_experiences()
     result = copy.copy(definition)
-    # A copy, because a new one would ask each sample for its class.
+    # It is copied, because a new object would read each sample for its class.
     result.exps_data = copy.copy(definition.exps_data)
     old = definition.exps_data._loaded_experiences.items()
     result.exps_data._loaded_experiences = {number: convert(dataset) for number, dataset in old}
@@ -84,7 +95,7 @@ def _definition(definition: StreamDef, convert: Callable[[Any], Any]) -> StreamD
 
 
 def _stream(stream: Any, benchmark: CLScenario, convert: Callable[[Any], Any]) -> EagerCLStream:
-    """A stream that is a list of experiences."""
+    """Converts a stream that is a list of experiences."""
     if not isinstance(stream, SequenceCLStream):
         raise ValueError(
             f"stream {stream.name!r} is a {type(stream).__name__}, not a list of experiences; preload the "
@@ -97,15 +108,16 @@ def _stream(stream: Any, benchmark: CLScenario, convert: Callable[[Any], Any]) -
 
 
 class _Preloader:
-    """Replaces datasets, and remembers what had to stay and why."""
+    """Replaces datasets, and keeps the names of everything that it cannot replace."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._nodes: dict[int, tuple[Any, Any]] = {}  # by the id of the old one, which stays alive here
-        self._left: dict[str, list[str]] = {}  # what is left to Avalanche: in which groups
+        # The old node and the new one, by the id of the old one, which must stay alive.
+        self._nodes: dict[int, tuple[Any, Any]] = {}
+        self._left: dict[str, list[str]] = {}  # name of what is left to Avalanche: groups
 
     def dataset(self, dataset: Any) -> Any:
-        """The dataset that makes minibatches at once, or the same dataset where none of its groups can."""
+        """A dataset that makes whole minibatches. The same dataset if none of its groups allows that."""
         try:
             result = batched(dataset, self._tree(dataset._flat_data))
         except UnknownError as error:
@@ -115,7 +127,7 @@ class _Preloader:
         for group in _groups(dataset._flat_data):
             try:
                 view = result.with_transforms(group)
-            except AssertionError:  # a group of a part of the tree, which cannot be switched on
+            except AssertionError:  # only a part of the tree has this group
                 continue
             for name in view.plan.unknown:
                 self._leave(name, (group,))
@@ -127,7 +139,7 @@ class _Preloader:
         return result if is_worth_it else dataset
 
     def note(self) -> str | None:
-        """One line on what is read as ever."""
+        """One line that names what is still read sample by sample; None if there is nothing."""
         if not self._left:
             return None
         parts = [f"{name} ({', '.join(groups)})" for name, groups in self._left.items()]
@@ -138,7 +150,7 @@ class _Preloader:
         known += [group for group in groups if group not in known]
 
     def _tree(self, node: Any) -> Any:
-        """The same tree with sources as leaves; a node that several trees share is still shared."""
+        """The same tree with sources as leaves. A node that several trees share is converted once."""
         if id(node) not in self._nodes:
             self._nodes[id(node)] = node, self._new(node)
         return self._nodes[id(node)][1]
@@ -155,7 +167,7 @@ class _Preloader:
 
 
 def _groups(node: Any) -> list[str]:
-    """Names of the groups of transforms in a tree, of which Avalanche uses the first two."""
+    """Names of the groups of transforms in a tree; the first two are those that Avalanche uses."""
     names = dict.fromkeys(_GROUPS)
     nodes = [node]
     while nodes:
@@ -168,12 +180,12 @@ def _groups(node: Any) -> list[str]:
 
 
 def _is_equal(dataset: Any, indices: list[int]) -> bool:
-    """Whether a minibatch is what Avalanche makes of the same samples: trust is good."""
+    """Whether the minibatch is exactly the one that Avalanche makes of the same samples."""
     with torch.random.fork_rng(devices=[]):
         try:
             expected = default_collate([dataset.read(index) for index in indices])
             found = dataset.plan(indices)
-        except Exception:  # whatever Avalanche raises for them, it is to raise when they are read
+        except Exception:  # then the user shall see Avalanche's own error, when the samples are read
             return False
     return len(expected) == len(found) and all(map(_is_same, expected, found))
 

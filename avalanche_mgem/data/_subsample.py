@@ -20,19 +20,26 @@ def subsample(
 ) -> CLScenario:
     """Keeps a random subset of each experience.
 
-    Random, because experiences are sorted by class: the first n samples would be of few classes. Task labels,
-    transforms, the number and order of the experiences, and further streams stay as they are.
+    The subset is random because experiences are sorted by class: their first n samples have few classes.
+    Task labels, transforms, other streams, and the number and order of the experiences stay as they are.
 
     Args:
-        benchmark: a benchmark whose datasets have class labels, as all of Avalanche's for classification.
-        samples_per_experience: training samples to keep of each experience; None, or more than there are,
-            keeps all.
+        benchmark: a benchmark whose datasets have class labels. All of Avalanche's classification benchmarks
+            have them.
+        samples_per_experience: training samples to keep of each experience. None, or a number larger than the
+            experience, keeps all.
         test_samples_per_experience: the same for the test stream.
-        seed: of the draw, from a generator of its own: the global one is left alone, and the subset of an
-            experience depends on the seed and its place in the stream only.
+        seed: of the draw. The draw has its own generator and leaves the global one alone. A subset depends on
+            the seed and the place of its experience in the stream, and on nothing else.
 
     Returns:
-        The benchmark itself if there is nothing to drop, else a new one.
+        A new benchmark; the given one if both numbers are None.
+
+    Example:
+        >>> from avalanche_mgem.benchmarks import SplitDigits
+        >>> small = subsample(SplitDigits(5, seed=0), 20)
+        >>> [len(experience.dataset) for experience in small.train_stream]
+        [20, 20, 20, 20, 20]
     """
     if samples_per_experience is None and test_samples_per_experience is None:
         return benchmark
@@ -46,13 +53,13 @@ def subsample(
     if not all(hasattr(experience, "task_labels") for experience in experiences):
         return with_classes_timeline(benchmark_from_datasets(**subsets))
     labels = {name: [experience.task_labels for experience in benchmark.streams[name]] for name in subsets}
-    # Not dataset_benchmark, which leaves the test stream with the training transforms switched on.
+    # dataset_benchmark would leave the training transforms switched on in the test stream.
     return GenericCLScenario(stream_definitions={name: (subsets[name], labels[name]) for name in subsets})
 
 
 def _subset(dataset: AvalancheDataset, limit: int | None, generator: Generator) -> AvalancheDataset:
     """``limit`` random samples of the dataset, in the dataset's order."""
-    # Drawn in any case: one stream's limit does not change another stream's subsets.
+    # It is drawn even without a limit, so that one stream's limit does not change another stream's subsets.
     order = torch.randperm(len(dataset), generator=generator)
     if limit is None or limit >= len(dataset):
         return dataset

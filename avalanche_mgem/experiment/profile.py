@@ -162,8 +162,9 @@ def _description(strategy: Any, num_constraints: int) -> str:
     where = f"device: {strategy.device}, threads: {torch.get_num_threads()}"
     text = f"parameters: {size}, minibatch: {strategy.train_mb_size}, {where}"
     if plugin := _mgem(strategy):
-        m = len(plugin.partition.blocks(strategy.model).sizes)
-        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {plugin.reference_backend}"
+        m = len(plugin.projector.partition.blocks(strategy.model).sizes)
+        chosen = plugin.projector.references.chosen
+        text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {chosen}"
     return text
 
 

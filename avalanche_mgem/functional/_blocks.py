@@ -68,12 +68,13 @@ class Blocks:
                 if first < last:
                     yield module, slice(first - start, last - start)
                 continue
-            own = self.order[end - size : end]  # ascending
-            first, last = torch.searchsorted(own, torch.tensor([start, stop], device=own.device)).tolist()
+            coordinates = self.order[end - size : end]  # ascending
+            limits = torch.tensor([start, stop], device=coordinates.device)
+            first, last = torch.searchsorted(coordinates, limits).tolist()
             if last - first == stop - start:
                 yield module, slice(0, stop - start)
             elif first < last:
-                yield module, own[first:last] - start
+                yield module, coordinates[first:last] - start
 
     def join(self, parts: list[Tensor]) -> Tensor:
         """Inverse of :meth:`split` for vectors."""

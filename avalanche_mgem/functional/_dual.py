@@ -16,26 +16,26 @@ ABSOLUTE_RIDGE = 1e-3
 
 
 def relative_ridge(K: Tensor) -> float:
-    """What is added to the diagonal once every row has been scaled to norm 1.
+    """The number added to the diagonal once every row is scaled to norm 1.
 
-    Above the rounding error of the Gram matrix, which grows with its size, so that duplicated or too many
-    rows stay solvable; and small, because the worst cosine of a constrained row with the update is of its
-    order: 1e-9 in float64, 2e-7 (one row) to 5e-5 (200 rows) in float32.
+    It is above the rounding error of the Gram matrix, which grows with its size. So duplicated rows, and more
+    rows than parameters, stay solvable. It is small, because the worst cosine of a constrained row with the
+    update is of its order: 1e-9 in float64, 2e-7 (one row) to 5e-5 (200 rows) in float32.
     """
     return max(1e-9, 2 * K.shape[-1] * torch.finfo(K.dtype).eps)
 
 
 def check_ridge(ridge: str) -> None:
-    """Refuses what is not the name of a ridge, with a ValueError."""
+    """Raises a ValueError if there is no ridge of that name."""
     if ridge not in RIDGES:
         raise ValueError(f"ridge must be one of {RIDGES}; got {ridge!r}.")
 
 
 def check_options(memory_strength: float, ridge: str) -> None:
-    """Refuses what :func:`dual` does not take, whether or not a gradient will need it.
+    """Checks the options of :func:`dual` in every call, also where no constraint is violated.
 
     Raises:
-        ValueError: if ``memory_strength`` is not finite and at least 0, or ``ridge`` is not the name of one.
+        ValueError: if ``memory_strength`` is not finite and at least 0, or there is no ridge of that name.
     """
     is_number = isinstance(memory_strength, int | float) and not isinstance(memory_strength, bool)
     if not (is_number and math.isfinite(memory_strength) and memory_strength >= 0):
@@ -69,8 +69,14 @@ def dual(
         constrains nothing, gets exactly ``memory_strength``.
 
     Raises:
-        ValueError: if ``memory_strength`` is not finite and at least 0, or ``ridge`` is not the name of one.
+        ValueError: if ``memory_strength`` is not finite and at least 0, or there is no ridge of that name.
         ArithmeticError: if the solver finds no solution.
+
+    Example:
+        >>> from avalanche_mgem.solvers import exact
+        >>> K, b = torch.tensor([[[5.0]]]), torch.tensor([[-1.0]])
+        >>> dual(K, b, memory_strength=0.0, solver=exact)
+        tensor([[0.2000]])
     """
     check_options(memory_strength, ridge)
     K, b = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (K, b))

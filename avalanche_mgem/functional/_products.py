@@ -18,36 +18,43 @@ def accumulation_dtype(g: torch.dtype, G: torch.dtype) -> torch.dtype:
 
 
 def products(g: Tensor, rows: Tensor, *, diagonal: bool = False) -> tuple[Tensor, Tensor]:
-    """``rows @ rows.T`` and ``rows @ g`` of ``rows`` ``[K, P]``."""
+    """``rows @ rows.T`` and ``rows @ g`` of ``rows`` ``[K, P]``; of the first only the diagonal, if asked.
+
+    Long rows go in strips of columns. On rows of 11 million float32 entries one matrix product takes 1.4 (19
+    rows) to 2.6 times (4 rows) as long with two threads. Its sums are less exact too: 2e-3 off with 4 rows,
+    where strips are 1e-7 off.
+    """
     strip = _STRIPS[len(rows) <= _FEW_ROWS][0]
     wide = 0 if rows.is_cuda else rows.shape[1] // strip * strip
     if wide:
-        K, b = _by_strips(g[:wide], rows[:, :wide], diagonal=diagonal)
+        K, b = _by_strips(g[:wide], rows[:, :wide], with_rows=not diagonal)
     else:
         K, b = rows.new_zeros(len(rows), len(rows)), rows.new_zeros(len(rows))
     rest = rows[:, wide:]
+    b.addmv_(rest, g[wide:])
     if diagonal:
-        K.diagonal().add_(rest.square().sum(dim=1))
-    else:
-        K.addmm_(rest, rest.T)
-    return K, b.addmv_(rest, g[wide:])
+        # Strip by strip: one norm of 11 million float32 entries is 9e-4 off.
+        norms = torch.linalg.vector_norm(rows[:, :wide].view(len(rows), -1, strip), dim=2)
+        squares = norms.square().sum(dim=1) + torch.linalg.vector_norm(rest, dim=1).square()
+        return torch.diag(squares), b
+    return K.addmm_(rest, rest.T), b
 
 
-def _by_strips(g: Tensor, rows: Tensor, *, diagonal: bool) -> tuple[Tensor, Tensor]:
+def _by_strips(g: Tensor, rows: Tensor, *, with_rows: bool) -> tuple[Tensor, Tensor]:
     """The same for a whole number of strips of columns; the rows are read from memory once.
 
-    One product of so few rows keeps one thread busy; of strips, every thread takes its own.
+    One product of so few rows keeps one thread busy. With strips, every thread has one.
     """
     n = len(rows)
     strip, cached_bytes, block = _STRIPS[n <= _FEW_ROWS]
     strips = rows.shape[1] // strip
     of_thread = max(1, cached_bytes // (n * strip * rows.element_size()))
     at_once = min(strips, of_thread * torch.get_num_threads())
-    pieces = [] if diagonal else list(_lower_triangle(n, block))
+    pieces = list(_lower_triangle(n, block)) if with_rows else []
     inner = [
         rows.new_zeros(at_once, left.stop - left.start, right.stop - right.start) for left, right in pieces
     ]
-    along_g, squares = rows.new_zeros(at_once, 1, n), rows.new_zeros(n)
+    along_g = rows.new_zeros(at_once, 1, n)
     for first in range(0, strips, at_once):
         number = min(at_once, strips - first)
         columns = slice(first * strip, (first + number) * strip)
@@ -55,9 +62,7 @@ def _by_strips(g: Tensor, rows: Tensor, *, diagonal: bool) -> tuple[Tensor, Tens
         for (left, right), sums in zip(pieces, inner, strict=True):
             sums[:number].baddbmm_(x[:, left], x[:, right].mT)
         along_g[:number].baddbmm_(g[columns].view(number, 1, strip), x.mT)
-        if diagonal:
-            squares += x.square().sum(dim=(0, 2))
-    K = torch.diag(squares)
+    K = rows.new_zeros(n, n)
     for (left, right), sums in zip(pieces, inner, strict=True):
         K[left, right] = sums.sum(dim=0)
     return K.tril() + K.tril(-1).T, along_g.sum(dim=(0, 1))
@@ -69,5 +74,5 @@ def _lower_triangle(n: int, block: int) -> Iterator[tuple[slice, slice]]:
     Either is what a processor does well; narrow products cost more by entry.
     """
     for k in range(0, n, block):
-        own = slice(k, min(n, k + block))
-        yield (own, slice(0, own.stop)) if n <= _FEW_ROWS else (slice(k, n), own)
+        piece = slice(k, min(n, k + block))
+        yield (piece, slice(0, piece.stop)) if n <= _FEW_ROWS else (slice(k, n), piece)

@@ -20,12 +20,13 @@ class NonFiniteGradientError(FloatingPointError):
     """A gradient is NaN, infinite, or too large to be squared.
 
     Attributes:
+        what: which gradient it is.
         row: index of the first such reference gradient, or None if it is the current gradient or the update.
     """
 
     def __init__(self, what: str, row: int | None = None):
-        self.row = row
-        super().__init__(f"The {what} is not finite (or too large for its precision).")
+        self.what, self.row = what, row
+        super().__init__(f"the {what} is not finite (or too large for its precision)")
 
 
 @torch.no_grad()
@@ -51,12 +52,11 @@ def project(
 
     Args:
         g: current gradient ``[P]``; float64, float32, bfloat16 or float16.
-        G: reference gradients ``[K, P]``, or what stands for them.
+        G: reference gradients ``[K, P]``, as a tensor or as other :class:`GradientRows`.
         memory_strength: :math:`\gamma \ge 0`, the least multiplier of every row where something is violated.
         modules: module id of every coordinate, a LongTensor ``[P]``; None (default) is one module. Prepared
             :class:`Blocks` save reading the ids again in every call.
-        solver: ``"exact"``, ``"quadprog"``, ``"diagonal"``, ``"hildreth"``, ``"hildreth:SWEEPS"`` or a
-            function; see :mod:`avalanche_mgem.solvers`.
+        solver: ``"exact"``, ``"quadprog"``, ``"diagonal"`` or a function; see :mod:`avalanche_mgem.solvers`.
         ridge: regularisation of the dual: ``"relative"`` (default: independent of the gradients' scale) or
             ``"absolute"`` (1e-3, as GEM).
         out: memory for z, of the shape, dtype and device of ``g``; None (default) takes new memory in every
@@ -91,7 +91,7 @@ def project(
         with phase("gram"):
             K, b = gram(g, rows, blocks, diagonal=solve is diagonal)
         with phase("solver"):
-            _check_finite(K, b)  # waits for a GPU, so that the clock starts when the products are there
+            _check_finite(g, K, b)  # waits for a GPU, so that the clock starts when the products are there
             start = time.perf_counter()
             v = _multipliers(K, b, memory_strength, solve, ridge)
             seconds = time.perf_counter() - start
@@ -150,9 +150,13 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
         raise ValueError("out must not be memory of g: g is returned where nothing is violated.")
 
 
-def _check_finite(K: Tensor, b: Tensor) -> None:
-    """Finds what is not finite from the products alone, without another pass over the gradients."""
-    if all_finite(K, b):
+def _check_finite(g: Tensor, K: Tensor, b: Tensor) -> None:
+    """Finds a gradient that is not finite: reference gradients from their products, and g by itself.
+
+    The products do not show all of g: where every row is zero, as in the head of a new task, nothing of it is
+    in them.
+    """
+    if all_finite(g, K, b):
         return
     is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
     if is_bad_row.any():

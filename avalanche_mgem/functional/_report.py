@@ -1,4 +1,4 @@
-"""What a projection did, in small numbers."""
+"""The report of a projection: what it did, in small numbers."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,24 +12,24 @@ _SOLVED = 1e-9  # the solvers' tolerance, against a module's longest pull
 
 @dataclass(frozen=True, eq=False)
 class ProjectionReport:
-    r"""One projection of a gradient: its products and multipliers, and what follows from them.
+    r"""One projection of a gradient: its products, its multipliers, and numbers computed from them.
 
     With the rows :math:`g_k` of G, sums over modules, and :math:`z = g + G^\top v`,
 
     .. math:: \langle z, g\rangle = |g|^2 + v^\top b, \quad |z - g|^2 = v^\top K v, \quad
         |z|^2 = |g|^2 + 2 v^\top b + v^\top K v, \quad \langle z, g_k\rangle = (b + K v)_k.
 
-    So nothing here has the size of a gradient, and nothing waits for a GPU. All values are tensors ``[]``
-    unless stated otherwise. What is not defined is NaN.
+    So nothing here has the size of a gradient, and nothing waits for a GPU. Values are tensors ``[]`` unless
+    stated otherwise. A value that is not defined is NaN.
 
     Attributes:
-        K: Gram matrices ``[m, K, K]``; where nothing is violated perhaps their diagonals only.
+        K: Gram matrices ``[m, K, K]``. Where nothing is violated they may have their diagonals only.
         b: products of the reference gradients with g, ``[m, K]``.
         v: multipliers ``[m, K]``, zero in the modules where nothing is violated.
-        is_violated: whether any module has a violated constraint; else z is g.
+        is_violated: whether any module has a violated constraint; otherwise z is g.
         norm: :math:`|g|`.
         memory_strength: :math:`\gamma`, the lower bound of the multipliers in a module with a violation.
-        seconds_solver: what finding out whether anything is violated, and then v, has taken.
+        seconds_solver: time to find out whether anything is violated, and then to find v.
     """
 
     K: Tensor
@@ -44,7 +44,7 @@ class ProjectionReport:
     def of(
         cls, g: Tensor, K: Tensor, b: Tensor, v: Tensor | None, memory_strength: float, seconds_solver: float
     ) -> "ProjectionReport":
-        """That of g, with the multipliers v or, where nothing is violated, None."""
+        """The report on g with the multipliers v; v is None where nothing is violated."""
         # The square of the norm of a tiny or huge g leaves float32; MPS has nothing wider.
         dtype = torch.float32 if g.device.type == "mps" else torch.float64
         norm = torch.linalg.vector_norm(g, dtype=dtype)

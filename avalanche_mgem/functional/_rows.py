@@ -40,7 +40,11 @@ class GradientRows(Protocol):
         ...
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
-        """Whether one of these rows has an entry that is not zero in its module; ``rows`` is ``[m, K]``."""
+        """Whether a row that ``rows`` ``[m, K]`` marks in a module has an entry that is not zero there."""
+        ...
+
+    def dense(self) -> Tensor:
+        """G itself."""
         ...
 
     def combine(self, g: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
@@ -56,7 +60,7 @@ class DenseRows:
     """
 
     def __init__(self, G: Tensor):
-        self.G = G
+        self._G = G
         self.num_rows, self.num_columns = G.shape
         self.dtype = G.dtype
 
@@ -68,7 +72,7 @@ class DenseRows:
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`GradientRows.products`; a matrix product always keeps its rows apart."""
         Ks, bs = [], []
-        for g_block, G_block in zip(blocks.split(g), blocks.split(self.G), strict=True):
+        for g_block, G_block in zip(blocks.split(g), blocks.split(self._G), strict=True):
             K, b = products(g_block.to(dtype), G_block.to(dtype), diagonal=diagonal)
             Ks.append(K)
             bs.append(b)
@@ -76,8 +80,12 @@ class DenseRows:
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
         """See :meth:`GradientRows.has_entries`."""
-        parts = zip(rows, blocks.split(self.G), strict=True)
+        parts = zip(rows, blocks.split(self._G), strict=True)
         return any(bool(G_block[chosen].any()) for chosen, G_block in parts if chosen.any())
+
+    def dense(self) -> Tensor:
+        """See :meth:`GradientRows.dense`."""
+        return self._G
 
     def combine(self, g: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
         """See :meth:`GradientRows.combine`."""
@@ -86,7 +94,7 @@ class DenseRows:
         is_in_order = blocks.order is None
         parts = blocks.split(z) if is_in_order else [torch.empty_like(part) for part in blocks.split(z)]
         is_changed = (v != 0).any(dim=1).tolist()
-        for j, (g_block, G_block) in enumerate(zip(blocks.split(g), blocks.split(self.G), strict=True)):
+        for j, (g_block, G_block) in enumerate(zip(blocks.split(g), blocks.split(self._G), strict=True)):
             if not is_changed[j]:
                 parts[j].copy_(g_block)
             elif z.dtype == dtype:

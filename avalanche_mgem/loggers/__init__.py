@@ -1,4 +1,7 @@
-"""Loggers for Avalanche's ``EvaluationPlugin``: W&B, for which its own is too old, and CSV files."""
+"""Loggers for Avalanche's ``EvaluationPlugin``: Weights & Biases and CSV files.
+
+Avalanche's own W&B logger does not work with today's client.
+"""
 
 from avalanche_mgem.loggers.csv_logger import CSVLogger
 from avalanche_mgem.loggers.wandb_logger import WandBLogger

@@ -1,18 +1,18 @@
-"""Under which name, and along which axis, a metric of Avalanche's is drawn."""
+"""The name and the axis under which W&B draws a metric of Avalanche's."""
 
 import re
 
 STEP, EPOCH, EXPERIENCE = AXES = ("train/step", "train/epoch", "experience")
 
-# What is emitted after the training of an experience has its number in its name.
+# The name of a metric that is emitted after the training of an experience has that experience's number.
 _TRAINED_EXPERIENCE = re.compile(r"(/train_phase/[^/]+)(?:/Task\d+)?/Exp\d+")
 
 
 def series_and_axis(name: str) -> tuple[str, str]:
-    """The name of the curve that a value belongs to, and its axis.
+    """The name of a metric's curve, and its axis.
 
-    Names stay Avalanche's, but for metrics of trained experiences: a curve along the experiences needs one
-    name for all of them.
+    The name is Avalanche's. Only metrics of a trained experience lose the experience's number: a curve along
+    the experiences needs one name for all of them.
 
     Example:
         >>> series_and_axis("Loss_MB/train_phase/train_stream/Task000")
@@ -25,5 +25,5 @@ def series_and_axis(name: str) -> tuple[str, str]:
     series, is_of_experience = _TRAINED_EXPERIENCE.subn(r"\1", name)
     if is_of_experience or "/eval_phase/" in name:
         return series, EXPERIENCE
-    # "Running" ones are emitted after each minibatch.
+    # "Running" metrics have "_Epoch" in their name, but are emitted after each minibatch.
     return series, EPOCH if "_Epoch/" in name and "Running" not in name else STEP

@@ -1,4 +1,4 @@
-"""Begins W&B runs that never ask for anything, and that go on without a key or a server."""
+"""Begins and ends W&B runs. They never ask for input, and they work without a key or a server."""
 
 import os
 import shlex
@@ -11,16 +11,18 @@ MODES = ("auto", "online", "offline", "disabled")
 
 
 def start(mode: str, timeout: float, **options: Any) -> wandb.Run:
-    """Begins a run beside any other of this process, and says in one line on standard error where it is.
+    """Begins a run and says in one line on standard error where it is.
+
+    Other runs of this process go on.
 
     Args:
-        mode: one of ``MODES``. With ``"auto"`` it is that of ``WANDB_MODE``, else online where an API key is
-            configured, else offline.
+        mode: one of ``MODES``. ``"auto"`` takes the mode in ``WANDB_MODE``. Without that variable the run is
+            online if an API key is configured, and offline if not.
         timeout: seconds to wait for the server, at the beginning and at the end.
-        options: for ``wandb.init``.
+        options: arguments of ``wandb.init``.
 
     Raises:
-        ValueError: for a mode that is none, an online run without a key, or options that W&B refuses.
+        ValueError: for an unknown mode, an online run without a key, or options that W&B refuses.
     """
     try:
         mode, why_offline = _choose(mode)
@@ -28,13 +30,13 @@ def start(mode: str, timeout: float, **options: Any) -> wandb.Run:
     except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
         raise ValueError(f"W&B: {_first_line(error)}") from error
     except wandb.errors.CommError as error:
-        # Also closes other runs of this process; without it the identifier stays taken by the failed attempt.
+        # A failed attempt keeps the identifier until the teardown, which also ends this process's other runs.
         wandb.teardown()
         return _begin("offline", f"the server is not reached ({_first_line(error)})", timeout, options)
 
 
 def finish(run: wandb.Run, exit_code: int) -> None:
-    """Ends a run; what is not uploaded in time stays on disk, and a line says so."""
+    """Ends a run. If not all is uploaded in time, the rest stays on disk, and a line says so."""
     try:
         run.finish(exit_code=exit_code)
     except TimeoutError:
@@ -43,8 +45,8 @@ def finish(run: wandb.Run, exit_code: int) -> None:
 
 def _begin(mode: str, why_offline: str | None, timeout: float, options: dict[str, Any]) -> wandb.Run:
     settings = wandb.Settings(
-        silent=True,  # it prints a dozen lines for each run; ours is one
-        console="off",  # its copy of the output would be the progress bar
+        silent=True,  # W&B prints a dozen lines for each run; _say prints one
+        console="off",  # W&B would copy the progress bar
         init_timeout=timeout,
         finish_timeout=timeout,
         finish_timeout_raises=True,
@@ -58,10 +60,10 @@ def _begin(mode: str, why_offline: str | None, timeout: float, options: dict[str
 
 
 def _choose(mode: str) -> tuple[str, str | None]:
-    """The mode for ``wandb.init``, and the reason if it is offline and nobody has asked for that."""
+    """The mode for ``wandb.init``, and the reason if a run is offline without having been asked to be."""
     source, chosen = "mode", mode
     if mode == "auto":
-        # The second also knows `wandb offline`, but not what has changed since it was first asked.
+        # W&B's settings also know of `wandb offline`, but they miss changes after they were first read.
         source, chosen = "WANDB_MODE", os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
     if chosen not in MODES:
         raise ValueError(f"{source}={chosen!r}: allowed are {', '.join(map(repr, MODES))}.")
@@ -78,7 +80,7 @@ def _has_key() -> bool:
     settings = wandb.setup().settings
     if settings.api_key or settings.identity_token_file:
         return True
-    # It looks in more places, but refuses while the script has a run of its own.
+    # wandb.login looks for a key in more places, but refuses while the script has a run.
     return wandb.run is None and wandb.login(prompt=False, verify=False)
 
 

@@ -1,4 +1,4 @@
-"""Avalanche's CSV logger, whose files are closed."""
+"""Avalanche's CSV logger, which here closes its files."""
 
 import weakref
 
@@ -8,11 +8,11 @@ from avalanche.logging import CSVLogger as AvalancheCSVLogger
 class CSVLogger(AvalancheCSVLogger):  # type: ignore[misc]
     """Writes ``training_results.csv`` and ``eval_results.csv``, as Avalanche's ``CSVLogger`` does.
 
-    Avalanche's leaves both files open when a run ends, and a sweep has many runs in one process. These are
-    closed when the logger is no longer used, or by ``close()``.
+    Avalanche's logger leaves both files open when a run ends, and a sweep has many runs in one process. This
+    logger closes them when it is deleted, or by ``close()``.
 
     Args:
-        log_folder: of the two files; None is ``csvlogs`` in the current folder.
+        log_folder: folder of the two files; None (default) is ``csvlogs`` in the current folder.
     """
 
     def __init__(self, log_folder: str | None = None) -> None:

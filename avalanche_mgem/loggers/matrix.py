@@ -1,4 +1,4 @@
-"""The matrix of accuracies as W&B shows it."""
+"""The accuracy matrix as W&B shows it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 
 def matrix_media(matrix: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The matrix of a run as a table and as an image.
+    """The accuracy matrix of a run as a table and as an image, by their names in W&B.
 
     Args:
-        matrix: accuracies as fractions, as in ``accuracy_matrix.csv``: row 0 of the untrained model, then one
-            after each training experience; a column for each test experience.
+        matrix: accuracies from 0 to 1, as in ``accuracy_matrix.csv``. Row 0 is the untrained model, row i is
+            the model after the i-th training experience. Each column is a test experience.
     """
     columns: list[str | int] = ["after", *(f"exp_{number}" for number in range(len(matrix[0])))]
     table = wandb.Table(columns=columns, data=[[number, *row] for number, row in enumerate(matrix)])
@@ -20,7 +20,7 @@ def matrix_media(matrix: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 
 def _heatmap(matrix: Sequence[Sequence[float]]) -> Figure:
-    figure = Figure(layout="constrained")  # not of pyplot, which keeps every figure
+    figure = Figure(layout="constrained")  # pyplot would keep every figure
     axes = figure.subplots()
     image = axes.imshow(matrix, vmin=0, vmax=1)
     axes.set_xlabel("test experience")

@@ -1,4 +1,4 @@
-"""Weights & Biases as a logger of Avalanche's."""
+"""A Weights & Biases logger for Avalanche."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,39 +20,41 @@ from avalanche_mgem.loggers.matrix import matrix_media
 
 RUN_ID_FILE = "wandb_run_id.txt"
 
-_LONGEST_NAME = 128  # of a run or group: the server refuses longer ones
+_LONGEST_NAME = 128  # characters; the server refuses longer names of runs and groups
 
 
 class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
-    """Logs to W&B: metrics along training steps, epochs and experiences, and what the run came to.
+    """Logs metrics to W&B along training steps, epochs and experiences, and the results of the run.
 
-    Numbers and images of metrics keep Avalanche's names, see ``docs/tracking.md``; what W&B cannot draw, such
-    as stored weights, is left out. Nothing ever asks for input: without an API key or a server the run is
-    offline, and a line on standard error says how to upload it.
+    Metrics keep Avalanche's names, see ``docs/tracking.md``. Numbers and images are logged; values that W&B
+    cannot draw, such as stored weights, are left out. Nothing ever asks for input. Without an API key or a
+    server the run is offline, and a line on standard error says how to upload it.
 
-    The run begins with the first metric, or with :meth:`begin_run`; an ``EvaluationPlugin`` needs nothing
-    else. :meth:`end_run` adds what only the end knows. A pickled logger, as in a checkpoint of Avalanche's,
-    goes on with the same run.
+    The run begins with the first metric or with :meth:`begin_run`. So an ``EvaluationPlugin`` needs nothing
+    but this logger. :meth:`end_run` adds the results. A logger that was pickled, as in a checkpoint of
+    Avalanche's, continues the same run.
 
     Args:
-        project: of W&B; None (default) leaves it to ``WANDB_PROJECT`` or W&B's guess.
-        entity: user or team; None leaves it to ``WANDB_ENTITY`` or the account.
-        group: of runs that belong together.
-        name: of the run; None lets W&B make one up.
+        project: project in W&B. None (default) takes ``WANDB_PROJECT``, or W&B chooses.
+        entity: user or team. None (default) takes ``WANDB_ENTITY`` or the account.
+        group: name that joins several runs.
+        name: name of the run. None (default) lets W&B choose.
         job_type: such as ``"train"``.
-        tags: of the run.
-        mode: ``"auto"`` (default): what ``WANDB_MODE`` says, else online where an API key is configured, else
-            offline. ``"online"``, ``"offline"``, ``"disabled"``: that, whatever ``WANDB_MODE`` says.
-        config: hyper-parameters, to sort and filter runs by.
-        folder: of the run, for W&B's files and the run's identifier: a run that begins in the same folder
-            again goes on as the same run of W&B. None: ``wandb`` in the current folder, no identifier kept.
-        save_artifact: whether to upload the files of the folder, not its subfolders, as an artifact.
-        timeout: seconds to wait for the server, at the beginning and again at the end (default 30). What is
-            not uploaded by then stays on disk for ``wandb sync``.
+        tags: tags of the run.
+        mode: ``"auto"`` (default) takes the mode in ``WANDB_MODE``. Without that variable the run is online
+            if an API key is configured, and offline if not. ``"online"``, ``"offline"`` and ``"disabled"``
+            overrule ``WANDB_MODE``.
+        config: hyper-parameters, by which W&B can sort and filter runs.
+        folder: folder for W&B's files and the run's identifier. A run that begins in the same folder again
+            continues the same run of W&B. None (default) is ``wandb`` in the current folder, and no
+            identifier is kept.
+        save_artifact: whether to upload the files of ``folder`` as an artifact. Its subfolders are left out.
+        timeout: seconds to wait for the server (default 30), at the beginning and again at the end. Data
+            that is not uploaded by then stays on disk for ``wandb sync``.
 
     Raises:
-        ValueError: for an unknown mode; when the run begins, for ``mode="online"`` without an API key,
-            ``save_artifact`` without a folder, and what W&B refuses.
+        ValueError: for an unknown mode. When the run begins: for ``mode="online"`` without an API key, for
+            ``save_artifact`` without a folder, and for options that W&B refuses.
 
     Example:
         >>> logger = WandBLogger("my-project", config={"lr": 0.1})  # doctest: +SKIP
@@ -95,7 +97,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
 
     @property
     def run(self) -> wandb.Run:
-        """The run of W&B, which begins now if it has not."""
+        """The run of W&B. It begins now if it has not begun."""
         if self._run is None:
             self._run = self._start()
         return self._run
@@ -108,7 +110,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         group: str | None = None,
         tags: Sequence[str] | None = None,
     ) -> None:
-        """Begins the run; the arguments stand in for those that the constructor was not given."""
+        """Begins the run. Each argument is used only if the constructor did not get it."""
         if self.folder is None and folder is not None:
             self.folder = Path(folder)
         self.config = self.config if self.config is not None else config
@@ -123,16 +125,16 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         """Ends the run as a success.
 
         Args:
-            summary: what W&B shows for the run in a table of runs. It replaces W&B's own, the last value of
-                each metric, which None leaves.
-            matrix: accuracies as in ``accuracy_matrix.csv``, for a table and a heatmap.
+            summary: the values that W&B shows in its table of runs. None keeps W&B's own summary, which is
+                the last value of each metric.
+            matrix: accuracies as in ``accuracy_matrix.csv``. W&B gets them as a table and as a heatmap.
         """
         media = {} if matrix is None else matrix_media(matrix)
         if media:
             self.run.log(media)
         if summary is not None:
             shown: Any = self.run.summary  # untyped
-            # W&B finds tables and images by their keys in the summary.
+            # The keys of tables and images must stay: W&B finds them through the summary.
             for key in set(shown.keys()) - {*summary, *media}:
                 del shown[key]
             shown.update(dict(summary))
@@ -141,12 +143,12 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         self._finish(0)
 
     def fail(self) -> None:
-        """Ends the run, if it has begun, as a failure."""
+        """Ends the run as a failure, if it has begun."""
         if self._run is not None:
             self._finish(1)
 
     def log_metrics(self, metric_values: Sequence[Any]) -> None:
-        """Logs the values of an event as one row of the history."""
+        """Logs the values of one event as one row of W&B's history."""
         if metric_values:
             super().log_metrics(metric_values)
             self.run.log(dict(self._axes), commit=True)
@@ -155,9 +157,9 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         """Adds a value to the row of its event.
 
         Args:
-            name: Avalanche's.
-            value: a number, an image or a figure; anything else is left out.
-            x_plot: iterations of training so far, as Avalanche counts them.
+            name: Avalanche's name of the metric.
+            value: a number, an image or a figure. Anything else is left out.
+            x_plot: training iterations so far, as Avalanche counts them.
         """
         loggable = _loggable(value)
         if loggable is None:
@@ -169,7 +171,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         self.run.log({series: loggable, STEP: x_plot}, commit=False)
 
     def before_training_exp(self, strategy: Any, *_: Any, **__: Any) -> None:
-        """Counts experiences as the accuracy matrix does: 0 is the untrained model."""
+        """Counts experiences like the rows of the accuracy matrix: 0 is the untrained model."""
         self._axes[EXPERIENCE] = strategy.clock.train_exp_counter + 1
 
     def before_training_epoch(self, strategy: Any, *_: Any, **__: Any) -> None:
@@ -181,7 +183,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
 
     def _start(self) -> wandb.Run:
         if self.save_artifact and self.folder is None:
-            raise ValueError("save_artifact needs a folder, whose files it uploads.")
+            raise ValueError("save_artifact needs a folder: it uploads the folder's files.")
         run = start(
             self.mode,
             self.timeout,
@@ -198,7 +200,8 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         if self.folder is not None and not run.disabled:
             (self.folder / RUN_ID_FILE).write_text(f"{run.id}\n", encoding="utf-8")
         if run.sweep_id and self.config:
-            # A sweep's `strategy`, "gem", hides the part of ours that holds all values of gem.
+            # In a sweep W&B's parameter `strategy` is the name "gem". It hides our part `strategy` with all
+            # its settings. So everything that W&B hides is logged once more, under `resolved`.
             shown: Any = run.config  # untyped
             shown.update({"resolved": {key: v for key, v in self.config.items() if shown.get(key) != v}})
         for axis in AXES:
@@ -207,7 +210,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         return run
 
     def _place(self) -> dict[str, Any]:
-        """Where the run lies, and which run it goes on with."""
+        """The folder of the run, and the identifier of the run that it continues."""
         if self.folder is None:
             return {"id": self._run_id}
         self.folder = self.folder.resolve()
@@ -219,7 +222,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         assert self.folder is not None
         artifact = wandb.Artifact(f"run-{self.run.id}", type="run")
         for path in sorted(self.folder.iterdir()):
-            if path.is_file() and not path.name.startswith("."):  # a lock
+            if path.is_file() and not path.name.startswith("."):  # such as a lock
                 artifact.add_file(str(path))
         self.run.log_artifact(artifact)
 
@@ -231,7 +234,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
 
 
 def _loggable(value: Any) -> Any:
-    """What W&B takes for a value of a metric, or None."""
+    """The value in a form that W&B can log, or None if there is none."""
     if isinstance(value, AlternativeValues):
         value = value.best_supported_value(float, int, Figure, Image, TensorImage)
     if isinstance(value, Tensor) and value.numel() == 1:

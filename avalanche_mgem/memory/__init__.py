@@ -1,6 +1,7 @@
 """The samples of the past: what is kept of each experience, in which groups, and what a step draws of it."""
 
 from avalanche_mgem.memory._draws import Draw, Draws
+from avalanche_mgem.memory._fingerprint import fingerprint
 from avalanche_mgem.memory._grouping import GROUPINGS, Grouping
 from avalanche_mgem.memory._groups import MemoryGroup, MemoryGroups, owners
 from avalanche_mgem.memory._memory import (
@@ -8,7 +9,6 @@ from avalanche_mgem.memory._memory import (
     EpisodicMemory,
     MemoryTransform,
     checked_integer,
-    origin_experience,
 )
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "MemoryGroups",
     "MemoryTransform",
     "checked_integer",
-    "origin_experience",
+    "fingerprint",
     "owners",
 ]

@@ -15,8 +15,8 @@ class Draw:
 
     Attributes:
         positions: of the samples among all N.
-        sizes: number of samples of each drawn constraint.
-        kept: the drawn constraints.
+        sizes: number of samples of each drawn group.
+        kept: the drawn groups.
     """
 
     positions: Index
@@ -27,15 +27,15 @@ class Draw:
 class Draws:
     """Draws the samples of one step after another.
 
-    Every constraint's samples are walked through in random order, and shuffled again once they are used up,
+    Every group's samples are walked through in random order, and shuffled again once they are used up,
     as minibatches of an epoch are.
 
     Args:
-        sizes: number of samples of each constraint.
-        origins: experience and group of each constraint.
-        patterns_per_step: samples of a step, shared evenly among its constraints and at least one for each;
+        sizes: number of samples of each group.
+        origins: experience and group of each group.
+        patterns_per_step: samples of a step, shared evenly among its groups and at least one for each;
             None takes all.
-        experiences_per_step: experiences whose constraints a step uses, drawn uniformly; None takes all.
+        experiences_per_step: experiences whose groups a step uses, drawn uniformly; None takes all.
         generator: of all draws.
     """
 
@@ -69,7 +69,7 @@ class Draws:
         return draw
 
     def _drawn(self) -> list[Draw]:
-        """The draws of the coming steps: of several at once, where they use the same constraints."""
+        """The draws of the coming steps: of several at once, where they use the same groups."""
         kept = self._kept()
         sizes = self._sizes[kept]
         longest = int(sizes.max())
@@ -87,7 +87,7 @@ class Draws:
         return [Draw(of_step[is_taken], drawn_sizes, drawn) for of_step in positions]
 
     def _kept(self) -> Index:
-        """The constraints of this step, in their order."""
+        """The groups of this step, in their order."""
         number = 1 + int(self._owners[-1])
         if self._experiences_per_step is None or self._experiences_per_step >= number:
             return np.arange(len(self._sizes))
@@ -95,10 +95,10 @@ class Draws:
         return np.flatnonzero(np.isin(self._owners, drawn))
 
     def _walk(self, kept: Index, sizes: Index, width: int, number: int) -> Index:
-        """The next samples of each constraint in its random order; a small one begins again sooner.
+        """The next samples of each group in its random order; a small one begins again sooner.
 
         Returns:
-            places in the constraints ``[number, len(kept), width]``, for so many steps.
+            places in the groups ``[number, len(kept), width]``, for so many steps.
         """
         longest = int(self._sizes.max())
         if self._order is None or self._cursor + number * width > longest:

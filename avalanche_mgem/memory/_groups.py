@@ -1,4 +1,4 @@
-"""The samples behind the reference gradients: one constraint for each memory group. Tensors only."""
+"""The samples behind the reference gradients: a memory group for each constraint."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class MemoryGroup:
         group: index of the group, ``0..num_groups-1``.
         x: inputs ``[n, ...]``.
         y: targets ``[n, ...]``.
-        task_labels: ``[n]``, or None if the benchmark has none.
+        task_labels: ``[n]``, or None without tasks.
     """
 
     experience: int
@@ -32,15 +32,15 @@ class MemoryGroup:
 
 @dataclass(frozen=True, eq=False)
 class MemoryGroups(Sequence[MemoryGroup]):
-    """All constraints of a step, one after another in the same tensors.
+    """All memory groups of a step, one after another in the same tensors.
 
     Attributes:
         x: inputs ``[N, ...]``.
         y: targets ``[N, ...]``.
-        task_labels: ``[N]``, or None if the benchmark has none.
-        sizes: number of samples of each of the K constraints; their sum is N.
-        origins: experience and group of each constraint.
-        tasks: the task label that all samples of a constraint have; None where they have several, or none.
+        task_labels: ``[N]``, or None without tasks.
+        sizes: number of samples of each of the K groups; their sum is N.
+        origins: experience and group of each, as :class:`MemoryGroup` has them.
+        tasks: the task label that all samples of a group have; None where they have several, or none.
     """
 
     x: Tensor
@@ -58,11 +58,11 @@ class MemoryGroups(Sequence[MemoryGroup]):
     @overload
     def __getitem__(self, index: slice) -> "MemoryGroups": ...
     def __getitem__(self, index: int | slice) -> "MemoryGroup | MemoryGroups":
-        """One constraint, or a run of them; its tensors are views."""
+        """One group, or a run of them; the tensors are views."""
         if isinstance(index, slice):
             first, last, step = index.indices(len(self))
             if step != 1:
-                raise ValueError(f"constraints are taken in runs; got the step {step}.")
+                raise ValueError(f"memory groups are taken in runs; got the step {step}.")
             samples = slice(sum(self.sizes[:first]), sum(self.sizes[:last]))
             labels = None if self.task_labels is None else self.task_labels[samples]
             x, y = self.x[samples], self.y[samples]
@@ -102,10 +102,10 @@ class MemoryGroups(Sequence[MemoryGroup]):
         """The samples of a draw."""
         rows = torch.from_numpy(draw.positions).to(self.x.device)
         labels = None if self.task_labels is None else self.task_labels.index_select(0, rows)
-        return self.of(draw, self.x.index_select(0, rows), self.y.index_select(0, rows), labels)
+        return self.with_samples(draw, self.x.index_select(0, rows), self.y.index_select(0, rows), labels)
 
-    def of(self, draw: Draw, x: Tensor, y: Tensor, task_labels: Tensor | None) -> "MemoryGroups":
-        """The constraints of a draw, with these samples."""
+    def with_samples(self, draw: Draw, x: Tensor, y: Tensor, task_labels: Tensor | None) -> "MemoryGroups":
+        """The groups of a draw, with these samples."""
         origins, tasks = self.origins, self.tasks
         if len(draw.kept) < len(self):
             origins = tuple(origins[k] for k in draw.kept)
@@ -115,5 +115,5 @@ class MemoryGroups(Sequence[MemoryGroup]):
 
 @lru_cache(maxsize=16)
 def owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """The constraint that each sample belongs to, ``[N]``; the same tensor in every step of equal sizes."""
+    """The group that each sample belongs to, ``[N]``; the same tensor in every step of equal sizes."""
     return torch.repeat_interleave(torch.tensor(sizes)).to(device)

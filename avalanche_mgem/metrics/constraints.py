@@ -8,7 +8,8 @@ from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
 from avalanche_mgem.metrics.names import STEP_METRICS, SUFFIXES, Level, packaged
-from avalanche_mgem.plugins import ConstrainedStep, MGEMPlugin
+from avalanche_mgem.plugins import MGEMPlugin
+from avalanche_mgem.projector import ConstrainedStep
 
 
 def constraint_metrics(
@@ -75,7 +76,7 @@ class _StepMeans(Metric):  # type: ignore[misc]
 
     def update(self, step: ConstrainedStep) -> None:
         """Adds a step."""
-        done = step.projection
+        done = step.report
         self._steps += 1
         self._violated += done.is_violated
         self._seconds_references += step.seconds_references
@@ -102,17 +103,12 @@ class _StepMeans(Metric):  # type: ignore[misc]
 
 def watch(strategy: Any) -> None:
     """Has the strategy's plugin, if there is one, keep its last step."""
-    plugin = mgem_plugin(strategy)
+    plugin = MGEMPlugin.of(strategy)
     if plugin is not None:
-        plugin.keeps_last_step = True
+        plugin.projector.keeps_last_step = True
 
 
 def last_step(strategy: Any) -> ConstrainedStep | None:
     """The step that a watched strategy has just taken; None if nothing constrained it."""
-    plugin = mgem_plugin(strategy)
+    plugin = MGEMPlugin.of(strategy)
     return None if plugin is None else plugin.last_step
-
-
-def mgem_plugin(strategy: Any) -> MGEMPlugin | None:
-    """The strategy's plugin of this package."""
-    return next((plugin for plugin in strategy.plugins if isinstance(plugin, MGEMPlugin)), None)

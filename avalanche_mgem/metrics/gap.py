@@ -8,15 +8,14 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
-from avalanche_mgem import functional
-from avalanche_mgem.functional import Blocks, gram
-from avalanche_mgem.gradients import reference_gradients
-from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer, origin_experience
-from avalanche_mgem.metrics.constraints import last_step, mgem_plugin, watch
+from avalanche_mgem.functional import Blocks, GradientRows, gram
+from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer
+from avalanche_mgem.metrics.constraints import last_step, watch
 from avalanche_mgem.metrics.names import GAP_METRICS, packaged
-from avalanche_mgem.partition import trainable_parameters
-from avalanche_mgem.plugins import ConstrainedStep
-from avalanche_mgem.references import ReferenceComputer, flatten
+from avalanche_mgem.parameters import current_gradient, trainable_parameters
+from avalanche_mgem.plugins import MGEMPlugin, origin_experience
+from avalanche_mgem.projector import ConstrainedStep
+from avalanche_mgem.references import ReferenceComputer
 
 _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
 
@@ -60,7 +59,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         self._held_out = EpisodicMemory(patterns_per_exp, seed=seed)
         self._numbers: set[int] = set()  # of the experiences in there
         self._every = checked_integer("every", every, at_least=1)
-        self._references = ReferenceComputer()
+        self._references = ReferenceComputer(batchnorm="running")
         self._past: MemoryGroups | None = None
         self._stream = stream
         self._found: Any = None  # the test stream, where none is given
@@ -68,7 +67,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """A checkpoint holds the samples, but nothing that a step leaves behind."""
-        return self.__dict__ | {"_references": ReferenceComputer(), "_past": None, "_found": None}
+        return self.__dict__ | {"_past": None, "_found": None}
 
     def reset(self) -> None:
         """Forgets what was measured."""
@@ -88,7 +87,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
             self._held_out = EpisodicMemory(self._held_out.patterns_per_experience, seed=self._held_out.seed)
             self._numbers, self._found = set(), None
         held_out = self._held_out_experience(strategy.experience)
-        self._past = self._held_out.constraints(held_out, strategy.device)
+        self._past = self._held_out.groups(but=_key(held_out), device=strategy.device)
 
     def before_update(self, strategy: Any) -> None:
         """Compares the update, at the weights before it, with the gradients on the samples."""
@@ -96,13 +95,11 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         if not past or strategy.clock.train_exp_iterations % self._every != 0:
             return
         parameters = [p for _, p in trainable_parameters(strategy.model)]
-        G = reference_gradients(
-            strategy, past, self._references, parameters, batchnorm="running", dropout=False
-        )
+        G = self._references(past, strategy.model, strategy._criterion, parameters)
         with torch.no_grad(), torch.autocast(strategy.device.type, enabled=False):
-            cosines = _cosines(flatten([p.grad for p in parameters], parameters), G)
+            cosines = _cosines(current_gradient(parameters), G)
             counts = torch.ones_like(cosines, dtype=torch.bool)
-            if mgem_plugin(strategy) is not None:
+            if MGEMPlugin.of(strategy) is not None:
                 counts &= _memory_holds(last_step(strategy), past).to(counts.device)
             violated = counts & (cosines < -_TOLERANCE)
             depths = torch.where(violated, -cosines, 0.0)
@@ -114,7 +111,8 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         held_out = self._held_out_experience(strategy.experience)
         if held_out.current_experience not in self._numbers:  # not again for each piece of an online stream
             self._numbers.add(held_out.current_experience)
-            self._held_out.update(held_out)
+            number = held_out.current_experience
+            self._held_out.remember(held_out.dataset.eval(), experience=number, key=_key(held_out))
         self._past = None
         self._references.reset()
         return packaged(self, self.result(), "experience", strategy)
@@ -157,7 +155,12 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         return tests
 
 
-def _cosines(z: Tensor, G: Tensor | functional.GradientRows) -> Tensor:
+def _key(experience: Any) -> str:
+    """Here an experience is known by its number: all are of one stream."""
+    return str(experience.current_experience)
+
+
+def _cosines(z: Tensor, G: GradientRows) -> Tensor:
     """Cosines of z ``[P]`` with the rows of G, ``[S]``; zero where one of the two is."""
     blocks = Blocks((len(z),))
     K, b = gram(z, G, blocks, diagonal=True)
@@ -172,7 +175,7 @@ def _memory_holds(step: ConstrainedStep | None, past: Sequence[Any]) -> Tensor:
         return torch.zeros(len(experiences), dtype=torch.bool)
     rows = list(zip((owner for owner, _ in step.origins), step.sizes, strict=True))
     shares = [[size if owner == number else 0 for owner, size in rows] for number in experiences]
-    done = step.projection
+    done = step.report
     weights = torch.tensor(shares, dtype=done.norm.dtype).to(done.norm.device)
     products = weights @ done.products_z
     largest = weights @ done.norms_references * done.norm_z  # that the products can be

@@ -1,4 +1,7 @@
-"""The paper's network, and one head a task for any network. MLP and reduced ResNet-18 are Avalanche's."""
+"""The mGEM paper's network, and a function that gives any network one head a task.
+
+Avalanche has the MLP (``SimpleMLP``) and the reduced ResNet-18 (``SlimResNet18``).
+"""
 
 from avalanche_mgem.models.multi_head import multi_head
 from avalanche_mgem.models.paper_cnn import PaperCNN

@@ -1,25 +1,31 @@
-"""One head a task for a single-head network."""
+"""Gives a network with a single head one head for each task."""
 
 from avalanche.models import MultiTaskModule, as_multitask
 from torch import nn
 
 
 def multi_head(model: nn.Module) -> MultiTaskModule:
-    """Replaces a network's last layer by Avalanche's ``MultiHeadClassifier``, with one head a task.
+    """Replaces the last layer of a network by Avalanche's ``MultiHeadClassifier``, which has a head a task.
 
-    All heads have the last layer's number of outputs, so that minibatches may mix tasks. No output is masked:
-    Avalanche would mask whatever a head was not trained on, which makes every untrained head a constant and
-    the accuracy before training, and so the forward transfer, meaningless.
+    All heads have as many outputs as the last layer, so a minibatch may mix tasks. No output is masked.
+    Avalanche's default masks every output that a head was not trained on. Then an untrained head returns a
+    constant, and the accuracy before training means nothing, nor does the forward transfer.
 
     Args:
-        model: a network whose last layer is an ``nn.Linear``, and an attribute of the network itself or
-            alone in an ``nn.Sequential`` that is. One that already takes task labels is returned as it is.
+        model: a network whose last layer is an ``nn.Linear``. The layer is an attribute of the network, or
+            the only layer of an ``nn.Sequential`` that is one. The network is changed. A ``MultiTaskModule``
+            is returned as it is.
 
     Returns:
         A network whose ``forward`` takes ``(x, task_labels)``.
 
     Raises:
         ValueError: if the last layer of the network is not an ``nn.Linear``.
+
+    Example:
+        >>> from avalanche.models import SimpleMLP
+        >>> type(multi_head(SimpleMLP(num_classes=2)).classifier).__name__
+        'MultiHeadClassifier'
     """
     if isinstance(model, MultiTaskModule):
         return model

@@ -8,15 +8,20 @@ from torch import Tensor, nn
 class PaperCNN(nn.Module):
     """Four 3 x 3 convolutions of stride 2 with BatchNorm and ReLU, then a classifier.
 
-    The channels are 128-256-512-1024; no bias, padding 1. Our source describes the last layer as a fifth
-    3 x 3 convolution to the classes, with bias and without padding or BatchNorm. On 32 x 32 images the map is
-    2 x 2 by then and 3 x 3 does not fit, so ours covers the whole map, which is a linear layer on it: the one
-    reading that runs, and this project's own choice.
+    The convolutions have 128, 256, 512 and 1024 channels, padding 1 and no bias. Our source describes the
+    last layer as a fifth 3 x 3 convolution to the classes, with bias, without padding and without BatchNorm.
+    But on 32 x 32 images the feature map before it is 2 x 2, and a 3 x 3 convolution does not fit. So here it
+    covers the whole map, which makes it a linear layer. That is this project's own choice.
 
     Args:
-        num_classes: outputs.
+        num_classes: number of outputs.
         input_shape: channels, height and width of an image.
-        channels: of the convolutions; the default is the paper's.
+        channels: channels of the convolutions; the default is the paper's.
+
+    Example:
+        >>> import torch
+        >>> PaperCNN(100)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 100])
     """
 
     def __init__(

@@ -1,20 +1,23 @@
-"""How the reference gradients, one for each memory group, are made."""
+"""How reference gradients are made, one for each memory group. Only this room looks inside a model."""
 
+from avalanche_mgem.references._capture import LayerwiseError
 from avalanche_mgem.references._computer import BACKENDS, Backend, ReferenceComputer
+from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._layerwise import Layerwise
-from avalanche_mgem.references._loop import flatten, loop
+from avalanche_mgem.references._loop import Criterion, Forward, loop
 from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
-from avalanche_mgem.references._vmap import vmap
 
 __all__ = [
     "BACKENDS",
     "BATCHNORM_POLICIES",
     "Backend",
     "BatchNormPolicy",
+    "Criterion",
+    "Factors",
+    "Forward",
     "Layerwise",
+    "LayerwiseError",
     "ReferenceComputer",
-    "flatten",
     "loop",
     "reference_mode",
-    "vmap",
 ]

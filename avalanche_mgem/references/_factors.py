@@ -11,7 +11,7 @@ from avalanche_mgem.functional._products import accumulation_dtype, products
 from avalanche_mgem.references._capture import Use
 from avalanche_mgem.references._pairs import (
     LinearLayer,
-    Samples,
+    PairedLayers,
     is_cheaper_by_samples,
     joined,
     members,
@@ -24,16 +24,16 @@ TILE_BYTES = 2**25
 class Factors:
     """Stands for G ``[K, P]`` where only its products and combinations are needed.
 
-    Of each parameter it has the rows of G, or uses from which they follow, or both, which add up.
+    For each parameter it has rows of G, or uses that determine them. Where it has both, they add up.
 
     Args:
         parameters: those with respect to which the gradients are taken; P coordinates in all.
-        num_constraints: K.
+        num_groups: K, one row for each.
         memory: ``[K P]`` for rows, each parameter's in one piece; None takes new memory for each.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], num_constraints: int, memory: Tensor | None):
-        self.num_rows = num_constraints
+    def __init__(self, parameters: Sequence[nn.Parameter], num_groups: int, memory: Tensor | None):
+        self.num_rows = num_groups
         self._shapes = [p.shape for p in parameters]
         self._ends = list(accumulate(shape.numel() for shape in self._shapes))
         self.num_columns = self._ends[-1]
@@ -42,18 +42,18 @@ class Factors:
         self._rows: dict[int, Tensor] = {}
         self._is_written: dict[int, list[bool]] = {}
         self._uses: dict[int, list[Use]] = {}
-        self._samples: tuple[Blocks, torch.dtype, list[Samples], set[int]] | None = None
+        self._pairs: tuple[Blocks, torch.dtype, list[PairedLayers], set[int]] | None = None
 
     def keep(self, index: int, use: Use) -> None:
         """Keeps a use of the parameter at ``index``."""
         self._uses.setdefault(index, []).append(use)
 
     def write(self, index: int, first: int, number: int, fill: Callable[[Tensor], object]) -> None:
-        """Has the parameter's rows of some constraints filled; adds to what earlier uses have left there.
+        """Has the parameter's rows of some groups filled; adds to what earlier uses have left there.
 
         Args:
             index: of the parameter.
-            first: the first of the constraints.
+            first: the first of the groups.
             number: of them.
             fill: writes the gradients into what it is given, ``[number, n]``.
         """
@@ -80,12 +80,12 @@ class Factors:
         K = torch.zeros(m, n, n, dtype=dtype, device=g.device)
         b = torch.zeros(m, n, dtype=dtype, device=g.device)
         by_samples, indices = ([], set()) if row_by_row else self._by_samples(blocks, dtype)
-        for samples in by_samples:
-            samples.add_products(K[samples.module], b[samples.module], g)
+        for pairs in by_samples:
+            pairs.add_products(K[pairs.module], b[pairs.module], g)
         for offset, rows in self._tiles(dtype, without=indices):
-            own = g[offset : offset + rows.shape[1]]
+            part = g[offset : offset + rows.shape[1]]
             for module, where in blocks.pieces(offset, offset + rows.shape[1]):
-                added = products(own[where], rows[:, where], diagonal=diagonal)
+                added = products(part[where], rows[:, where], diagonal=diagonal)
                 K[module] += added[0]
                 b[module] += added[1]
         return K, b
@@ -105,9 +105,9 @@ class Factors:
         v, changed = v.to(dtype), (v != 0).any(dim=1).tolist()
         z = g.to(dtype, copy=True) if out is None or out.dtype != dtype else out.copy_(g)
         by_samples, indices = self._by_samples(blocks, dtype)
-        for samples in by_samples:
-            if changed[samples.module]:
-                samples.add_update(z, v[samples.module])
+        for pairs in by_samples:
+            if changed[pairs.module]:
+                pairs.add_update(z, v[pairs.module])
         for offset, rows in self._tiles(dtype, without=indices):
             part = z[offset : offset + rows.shape[1]]
             for module, where in blocks.pieces(offset, offset + rows.shape[1]):
@@ -119,29 +119,29 @@ class Factors:
                     part[where] += v[module] @ rows[:, where]
         return z.to(g.dtype) if out is None or out is z else out.copy_(z)
 
-    def rows(self) -> Tensor:
-        """G ``[K, P]`` itself; for tests, and where it is small."""
+    def dense(self) -> Tensor:
+        """See :meth:`~avalanche_mgem.functional.GradientRows.dense`; only where G is small."""
         self._clear_unwritten()
         G = torch.zeros(self.num_rows, self._ends[-1], dtype=self.dtype, device=self._device)
         for offset, rows in self._tiles(self.dtype):
             G[:, offset : offset + rows.shape[1]] = rows
         return G
 
-    def _by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[Samples], set[int]]:
+    def _by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[PairedLayers], set[int]]:
         """What goes by pairs of samples, and the parameters that are in it."""
-        known = self._samples
+        known = self._pairs
         if known is None or known[0] is not blocks or known[1] != dtype:
-            known = self._samples = blocks, dtype, *self._found_by_samples(blocks, dtype)
+            known = self._pairs = blocks, dtype, *self._found_by_samples(blocks, dtype)
         return known[2:]
 
-    def _found_by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[Samples], set[int]]:
+    def _found_by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[PairedLayers], set[int]]:
         module_of = {index: self._module(index, blocks) for index in self._uses}
         biases = {
             (module_of[index], *map(id, (use.d for use in uses))): index
             for index, uses in self._uses.items()
             if uses[0].name == "bias"
         }
-        found: dict[Hashable, Samples] = {}
+        found: dict[Hashable, PairedLayers] = {}
         indices = set()
         for index, module in module_of.items():
             uses = self._uses[index]
@@ -151,8 +151,8 @@ class Factors:
             bias = biases.get((module, *map(id, (use.d for use in uses))))
             seen = tuple((use.sizes, use.first, use.positions) for use in uses)
             if (module, seen) not in found:
-                of = members(seen, self.num_rows, dtype, self._device)
-                found[module, seen] = Samples(module, of, [])
+                group_of = members(seen, self.num_rows, dtype, self._device)
+                found[module, seen] = PairedLayers(module, group_of, [])
             places = self._place(index), None if bias is None else self._place(bias)
             found[module, seen].layers.append(LinearLayer(*places, *joined(uses, dtype)))
             indices |= {index} if bias is None else {index, bias}
@@ -182,7 +182,7 @@ class Factors:
         return self._rows[index]
 
     def _clear_unwritten(self) -> None:
-        """Zeros in the rows of constraints that do not reach the parameter."""
+        """Zeros in the rows of groups that do not reach the parameter."""
         for index, is_written in self._is_written.items():
             if not all(is_written):
                 unwritten = [k for k, written in enumerate(is_written) if not written]
@@ -190,7 +190,7 @@ class Factors:
                 self._is_written[index] = [True] * self.num_rows
 
     def _tiles(self, dtype: torch.dtype, without: Collection[int] = ()) -> Iterator[tuple[int, Tensor]]:
-        """Coordinates and rows ``[K, n]`` of what some constraint reaches; in pieces where computed."""
+        """Coordinates and rows ``[K, n]`` of what some group reaches; in pieces where computed."""
         for index, rows in self._rows.items():
             if index not in self._uses:
                 yield self._start(index), rows.to(dtype)
@@ -211,8 +211,8 @@ class Factors:
             else:
                 rows = torch.zeros(n, columns.stop - columns.start, dtype=dtype, device=self._device)
             for use in self._uses[index]:
-                own = rows[use.first : use.first + len(use.sizes)]
-                added = torch.empty_like(own)
+                seen = rows[use.first : use.first + len(use.sizes)]
+                added = torch.empty_like(seen)
                 use.gradients(wanted, added.view(len(use.sizes), -1, *shape[1:]))
-                own += added
+                seen += added
             yield self._start(index) + columns.start, rows

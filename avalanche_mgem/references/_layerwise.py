@@ -27,30 +27,30 @@ PASS_BYTES = {"cpu": 2**26, "cuda": 2**30}
 
 
 class Layerwise:
-    """Computes the gradients of the loss on each constraint, in factors.
+    """Computes the gradients of the loss on each group, in factors.
 
     Args:
         sample_bytes: layer outputs of one sample, by which it chooses how many go in one pass; None measures
-            them in the first pass, of a single constraint.
+            them in the first pass, of a single group.
     """
 
     def __init__(self, sample_bytes: float | None = None) -> None:
-        self._sample_bytes = sample_bytes
+        self._given_sample_bytes = self._sample_bytes = sample_bytes
         self._memory: Tensor | None = None
         self._user: weakref.ref[Factors] | None = None
 
     def __call__(
         self,
-        constraints: MemoryGroups,
+        groups: MemoryGroups,
         model: nn.Module,
         forward: Forward,
         criterion: Criterion,
         parameters: Sequence[nn.Parameter],
     ) -> Factors:
-        """One forward and backward pass over as many constraints at a time as are worth it.
+        """One forward and backward pass over as many groups at a time as are worth it.
 
         Args:
-            constraints: the memory groups.
+            groups: the memory groups.
             model: the model; its layers are watched and parameters frozen during the passes.
             forward: the model's output on inputs and task labels; calls ``model``.
             criterion: the scalar mean loss.
@@ -60,14 +60,14 @@ class Layerwise:
             what :func:`~avalanche_mgem.functional.project` takes in place of G ``[K, P]``.
 
         Raises:
-            LayerwiseError: if the gradients of the groups cannot be told apart in this model.
+            LayerwiseError: if the model cannot be watched.
         """
-        factors = Factors(parameters, len(constraints), self._memory_of_rows(len(constraints), parameters))
+        factors = Factors(parameters, len(groups), self._memory_of_rows(len(groups), parameters))
         self._user = weakref.ref(factors)
         start = 0
-        while start < len(constraints):
-            part = constraints[start : self._end_of_pass(constraints, start)]
-            keep = _Keeper(factors, constraints, parameters, keeps_all_rows=self._memory is not None)
+        while start < len(groups):
+            part = groups[start : self._end_of_pass(groups, start)]
+            keep = _Keeper(factors, groups, parameters, keeps_all_rows=self._memory is not None)
             with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
@@ -76,32 +76,32 @@ class Layerwise:
             start += len(part)
         return factors
 
-    def free(self) -> None:
-        """Gives the memory of G back."""
-        self._memory = None
+    def reset(self) -> None:
+        """Gives the memory of G back, and measures the samples anew, so that a restart changes no bit."""
+        self._memory, self._sample_bytes = None, self._given_sample_bytes
 
-    def _memory_of_rows(self, num_constraints: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
+    def _memory_of_rows(self, num_groups: int, parameters: Sequence[nn.Parameter]) -> Tensor | None:
         """For G, if it is kept.
 
         The same in every step, because new memory is slow at first; but for one user at a time.
         """
         P, p = sum(p.numel() for p in parameters), parameters[0]
-        if num_constraints * P * p.element_size() > KEPT_ROWS_BYTES:
+        if num_groups * P * p.element_size() > KEPT_ROWS_BYTES:
             self._memory = None
             return None
-        old, wanted = self._memory, (num_constraints * P, p.dtype, p.device)
+        old, wanted = self._memory, (num_groups * P, p.dtype, p.device)
         is_used = self._user is not None and self._user() is not None
         if old is None or (old.numel(), old.dtype, old.device) != wanted or is_used:
-            self._memory = torch.empty(num_constraints * P, dtype=p.dtype, device=p.device)
+            self._memory = torch.empty(num_groups * P, dtype=p.dtype, device=p.device)
         return self._memory
 
-    def _end_of_pass(self, constraints: MemoryGroups, start: int) -> int:
+    def _end_of_pass(self, groups: MemoryGroups, start: int) -> int:
         """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""
-        sizes, tasks = constraints.sizes, constraints.tasks
+        sizes, tasks = groups.sizes, groups.tasks
         left = sum(sizes[start:])
-        most = PASS_BYTES.get(constraints.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        most = PASS_BYTES.get(groups.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
         limit = left / math.ceil(left / max(most, 1.0))  # evenly, rather than a small pass at the end
-        has_tasks = constraints.task_labels is not None
+        has_tasks = groups.task_labels is not None
         samples = sizes[start]
         for stop in range(start + 1, len(sizes)):
             samples += sizes[stop]
@@ -117,7 +117,7 @@ class _Keeper:
 
     Args:
         factors: where to put it.
-        constraints: all of the step.
+        groups: all of the step.
         parameters: all of the model.
         keeps_all_rows: whether there is room for all of G.
     """
@@ -125,13 +125,13 @@ class _Keeper:
     def __init__(
         self,
         factors: Factors,
-        constraints: MemoryGroups,
+        groups: MemoryGroups,
         parameters: Sequence[nn.Parameter],
         *,
         keeps_all_rows: bool,
     ):
         self._factors, self._parameters = factors, parameters
-        self._num_constraints, self._num_samples = len(constraints), len(constraints.y)
+        self._num_groups, self._num_samples = len(groups), len(groups.y)
         self._keeps_all_rows = keeps_all_rows
         self._by_samples: set[nn.Module] = set()
         self.bytes = 0  # of the layers' outputs that went by
@@ -140,7 +140,7 @@ class _Keeper:
         p = self._parameters[index]
         if use.name == "weight":
             self.bytes += _bytes(use.d)
-            if is_cheaper_by_samples(use, self._num_constraints, self._num_samples):
+            if is_cheaper_by_samples(use, self._num_groups, self._num_samples):
                 self._by_samples.add(use.layer)
         number = len(use.sizes)
         is_small = self._keeps_all_rows or number * _bytes(p) <= _bytes(use.a) + _bytes(use.d)
@@ -160,12 +160,12 @@ def _sum_of_means(criterion: Criterion, output: Tensor, part: MemoryGroups) -> T
         losses = F.cross_entropy(
             output, part.y, ignore_index=ignored, reduction="none", label_smoothing=smoothing
         )
-        of = owners(part.sizes, output.device)
-        counted = losses.new_zeros(len(part)).index_add_(0, of, (part.y != ignored).to(losses.dtype))
-        return losses @ counted.reciprocal_()[of]
+        group_of = owners(part.sizes, output.device)
+        counted = losses.new_zeros(len(part)).index_add_(0, group_of, (part.y != ignored).to(losses.dtype))
+        return losses @ counted.reciprocal_()[group_of]
     sizes = list(part.sizes)
-    groups = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
-    return torch.stack([criterion(output_k, y_k) for output_k, y_k in groups]).sum()
+    pairs = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
+    return torch.stack([criterion(output_k, y_k) for output_k, y_k in pairs]).sum()
 
 
 def _is_plain(criterion: nn.CrossEntropyLoss) -> bool:

@@ -14,11 +14,13 @@ BATCHNORM_POLICIES = ("update", "batch", "running")
 
 # Attention draws its own dropout, as a function of its training flag.
 _NOISY = (_DropoutNd, nn.MultiheadAttention, nn.RReLU)
+# Layers of torchvision and timm that drop whole blocks; by name, as neither need be installed.
+_NOISY_NAMES = ("StochasticDepth", "DropPath")
 
 
 @contextmanager
 def reference_mode(
-    model: nn.Module, *, batchnorm: BatchNormPolicy, dropout: bool, device: torch.device
+    model: nn.Module, *, batchnorm: BatchNormPolicy, dropout: bool, device: torch.device, step: int = 0
 ) -> Iterator[None]:
     """Puts the model's layers into the state in which reference gradients are taken.
 
@@ -31,9 +33,10 @@ def reference_mode(
         batchnorm: ``"update"``: normalise by the memory's own statistics and fold them into the running
             ones, as Avalanche's GEM does (which replays statistics of the past); ``"batch"``: the same
             without touching the running ones; ``"running"``: normalise by the running ones.
-        dropout: draw dropout masks. Otherwise dropout layers pass everything on, and noise that is no layer
-            (``functional.dropout``, stochastic depth) is the same in every pass.
+        dropout: draw dropout masks. Otherwise dropout and stochastic depth pass everything on, and noise that
+            is no layer (``functional.dropout``) follows from ``step`` alone.
         device: where the model computes.
+        step: number of the step, the seed of such noise.
     """
     settings = [
         (layer, name, value)
@@ -48,9 +51,9 @@ def reference_mode(
     try:
         with torch.random.fork_rng(devices=[device] if is_cuda else []):
             if not dropout:
-                torch.default_generator.manual_seed(0)
+                torch.default_generator.manual_seed(step)
                 if is_cuda:
-                    torch.cuda.manual_seed(0)
+                    torch.cuda.manual_seed(step)
             yield
     finally:
         for (layer, name, _), value in zip(settings, before, strict=True):
@@ -65,7 +68,7 @@ def _settings(layer: nn.Module, batchnorm: BatchNormPolicy, dropout: bool) -> li
         if batchnorm == "batch":
             # InstanceNorm updates its statistics whatever track_running_stats says, by its momentum.
             return [("track_running_stats", False)] if isinstance(layer, _BatchNorm) else [("momentum", 0.0)]
-    elif isinstance(layer, _NOISY) and not dropout:
+    elif (isinstance(layer, _NOISY) or type(layer).__name__ in _NOISY_NAMES) and not dropout:
         return [("training", False)]
     elif isinstance(layer, nn.RNNBase) and not dropout:
         return [("dropout", 0.0)]  # not by its training flag, which cuDNN's backward needs

@@ -19,7 +19,7 @@ _CALLS = 10**7
 """What the calls for one more tile of rows cost, in multiplications; measured on a CPU."""
 
 
-def is_cheaper_by_samples(use: Use, num_constraints: int, num_samples: int) -> bool:
+def is_cheaper_by_samples(use: Use, num_groups: int, num_samples: int) -> bool:
     """Whether a linear layer's products cost less by way of the products of all pairs of samples.
 
     Compares the multiplications of the two ways, which is enough as both are matrix products.
@@ -28,7 +28,7 @@ def is_cheaper_by_samples(use: Use, num_constraints: int, num_samples: int) -> b
         return False
     M, inputs, outputs = num_samples * use.positions, use.a.shape[-1], use.d.shape[-1]
     by_samples = M * M * (inputs + outputs) + 2 * M * inputs * outputs
-    by_rows = (M + 4 * num_constraints * (num_constraints + 4)) * inputs * outputs
+    by_rows = (M + 4 * num_groups * (num_groups + 4)) * inputs * outputs
     return by_samples < by_rows + _CALLS
 
 
@@ -53,10 +53,10 @@ class LinearLayer:
         pairs = self.d @ self.d.mT
         weight = self._matrix(g).mT
         if self.bias is None:
-            pairs *= _inner_products(self.a)
+            pairs *= self.a @ self.a.mT
             along_g = self.a @ weight
         else:
-            pairs.addcmul_(pairs, _inner_products(self.a))
+            pairs.addcmul_(pairs, self.a @ self.a.mT)
             along_g = torch.addmm(g[self.bias], self.a, weight)
         return pairs, along_g.mul_(self.d).sum(dim=1)
 
@@ -71,13 +71,13 @@ class LinearLayer:
 
 
 @dataclass(frozen=True)
-class Samples:
+class PairedLayers:
     """Layers of one module that saw the same samples in the same order.
 
     Attributes:
         module: of the parameters.
-        members: which constraint every row of the layers' ``a`` and ``d`` belongs to ``[M, K]``.
-        layers: these.
+        members: which group every row of the layers' ``a`` and ``d`` belongs to ``[M, K]``.
+        layers: each layer's samples.
     """
 
     module: int
@@ -100,35 +100,23 @@ class Samples:
             layer.add(z, weights)
 
 
-def _inner_products(x: Tensor) -> Tensor:
-    """``x @ x.T`` of ``[M, n]``; of a large one, a quarter is copied and not computed."""
-    half = len(x) // 2
-    if half < 100 or x.shape[1] < 500:
-        return x @ x.mT
-    products = x.new_empty(len(x), len(x))
-    torch.mm(x, x[:half].mT, out=products[:, :half])
-    torch.mm(x[half:], x[half:].mT, out=products[half:, half:])
-    products[:half, half:] = products[half:, :half].mT
-    return products
-
-
 @lru_cache(maxsize=16)
 def members(
     seen: tuple[tuple[tuple[int, ...], int, int], ...],
-    num_constraints: int,
+    num_groups: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Which constraint each row of the uses of a layer belongs to, as zeros and ones ``[M, K]``.
+    """Which group each row of the uses of a layer belongs to, as zeros and ones ``[M, K]``.
 
     Args:
         seen: by each use: sizes of the groups, the first group, and positions a sample.
-        num_constraints: K.
+        num_groups: K.
         dtype: of the result, which is the same tensor in every step of equal sizes.
         device: of the result.
     """
-    of = torch.cat([first + owners(sizes, device).repeat_interleave(n) for sizes, first, n in seen])
-    return (of.unsqueeze(1) == torch.arange(num_constraints, device=device)).to(dtype)
+    group_of = torch.cat([first + owners(sizes, device).repeat_interleave(n) for sizes, first, n in seen])
+    return (group_of.unsqueeze(1) == torch.arange(num_groups, device=device)).to(dtype)
 
 
 def joined(uses: Sequence[Use], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,25 @@
-r"""Solvers of the dual quadratic program, one file each behind one small protocol.
+r"""Solvers of the dual quadratic program, one file each. All have the same signature ``(K, b, lower) -> v``.
 
-A solver gets ``m`` independent problems
+A solver gets ``m`` independent problems, one for each module of the parameters:
 
 .. math:: \min_{v \ge \ell} \tfrac12 v^\top K v + b^\top v
 
-with a positive definite ``K`` ``[m, K, K]`` of unit diagonal (up to the ridge), ``b`` ``[m, K]`` and the
-lower bounds ``l`` ``[m, K]``, and returns ``v`` ``[m, K]`` with ``v >= l`` in the dtype and on the device of
-``b``.
-Adding one is a file here and a line in ``SOLVERS``; a plugin also takes the function itself.
+- ``K`` ``[m, K, K]``: positive definite matrices, whose diagonal is 1 up to the ridge.
+- ``b`` ``[m, K]``: the linear terms.
+- ``lower`` ``[m, K]``: the lower bounds :math:`\ell`.
+
+It returns ``v`` ``[m, K]`` with ``v >= lower``, in the dtype and on the device of ``b``.
+
+To add a solver, add a file here and a line in ``SOLVERS``. Wherever a solver is named, the function itself is
+allowed too.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
 from avalanche_mgem.solvers._diagonal import diagonal
 from avalanche_mgem.solvers._exact import exact
-from avalanche_mgem.solvers._hildreth import hildreth
 from avalanche_mgem.solvers._quadprog import quadprog
 
 Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,25 +28,25 @@ SOLVERS: dict[str, Solver] = {
     "exact": exact,
     "quadprog": quadprog,
     "diagonal": diagonal,
-    "hildreth": hildreth,
 }
 
 
 def get_solver(solver: str | Solver) -> Solver:
-    """Finds a solver by name; ``"hildreth:3"`` is Hildreth's method with three sweeps.
+    """Finds a solver by name; a function is returned as it is.
 
     Raises:
         ValueError: if there is no solver of that name.
+
+    Example:
+        >>> get_solver("exact") is exact
+        True
     """
     if callable(solver):
         return solver
     if isinstance(solver, str) and solver in SOLVERS:
         return SOLVERS[solver]
-    name, _, sweeps = str(solver).partition(":")
-    if name == "hildreth" and sweeps.isdigit() and int(sweeps) > 0:
-        return partial(hildreth, sweeps=int(sweeps))
     allowed = ", ".join(repr(name) for name in SOLVERS)
-    raise ValueError(f"unknown solver {solver!r}; allowed are {allowed}, 'hildreth:SWEEPS' or a function.")
+    raise ValueError(f"unknown solver {solver!r}; allowed are {allowed} or a function (K, b, lower) -> v.")
 
 
-__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "hildreth", "quadprog"]
+__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "quadprog"]

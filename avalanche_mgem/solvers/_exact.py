@@ -11,14 +11,20 @@ _SOLVED = 1
 
 
 def exact(K: Tensor, b: Tensor, lower: Tensor) -> Tensor:
-    """Solves the duals to a KKT residual of 1e-6 and better, on the host, with DAQP (MIT licence).
+    """Solves the duals on the host with DAQP (MIT licence), to a KKT residual of at most 1e-6.
 
-    DAQP (Arnström, Bemporad and Axehill, 2022, IEEE TAC) is about twice as fast as quadprog. On rows that
-    are parallel to ten digits it may cycle, and says so; such a problem is handed to quadprog.
+    DAQP (Arnström, Bemporad and Axehill, 2022, IEEE TAC) is about twice as fast as quadprog. On rows that are
+    parallel to ten digits it may cycle, which it reports. Then quadprog solves the problem.
     Shapes and meaning of the arguments: :mod:`avalanche_mgem.solvers`.
 
     Raises:
-        ArithmeticError: if neither finds a solution.
+        ArithmeticError: if neither DAQP nor quadprog finds a solution.
+
+    Example:
+        >>> import torch
+        >>> K, b = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]]), torch.tensor([[-3.0, 1.0]])
+        >>> exact(K, b, lower=torch.zeros(1, 2))
+        tensor([[3., 0.]])
     """
     return on_host(_solve, K, b, lower)
 

@@ -1,4 +1,4 @@
-"""Runs a solver that knows one problem in NumPy over all modules."""
+"""Runs a solver that takes a single problem in NumPy on the problems of all modules."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Array = npt.NDArray[np.float64]
 
 
 def on_host(solve: Callable[[Array, Array, Array], Array], K: Tensor, b: Tensor, lower: Tensor) -> Tensor:
-    """Copies the small problems to the host once, solves them one by one, and copies ``v`` back."""
+    """Copies all problems to the host at once, solves one after the other, and copies ``v`` back."""
     Ks, bs, lowers = (x.detach().to("cpu", torch.float64).numpy() for x in (K, b, lower))
     v = np.empty_like(bs)
     for j in range(len(bs)):

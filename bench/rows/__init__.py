@@ -1,4 +1,4 @@
-"""All rows, in the order of the table."""
+"""All rows in the order of the table. A new row is one more entry in one of these files."""
 
 from bench.row import Row
 from bench.rows.experiments import EXPERIMENTS

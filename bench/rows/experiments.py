@@ -1,4 +1,4 @@
-"""Whole experiments: from nothing to the accuracy matrix, ours by what ``mgem`` calls."""
+"""Rows for whole experiments, from the files to the accuracy matrix. Our side is what ``mgem`` calls."""
 
 import random
 import re
@@ -37,13 +37,16 @@ from bench.stock import KeepsGradients, SameMemoryGEMPlugin
 
 _MB_SIZE, _EVAL_MB_SIZE = 10, 512
 _LR = 0.01
-"""So small that rounding does not grow from step to step: at 0.1, permuted MNIST with references by the loop
-and layer by layer, the same sums in another order, ends 0.008 apart in ACC."""
+"""A learning rate so small that rounding does not grow from step to step.
+
+At 0.1 on permuted MNIST, references by the loop and layer by layer end 0.008 apart in ACC, although they are
+the same sums in another order.
+"""
 
 
 @dataclass(frozen=True)
 class _Experiment:
-    """The same experiment twice: as a configuration of ``mgem``, and in Avalanche's own terms."""
+    """One experiment, both as a configuration of ``mgem`` and in Avalanche's own terms."""
 
     overrides: dict[str, object]
     benchmark: Callable[[], Any]
@@ -86,7 +89,7 @@ def _split_cifar100(options: Options) -> Measured:
         lambda: multi_head(SlimResNet18(5, nf=20)),
         samples=100,
         test_samples=100,
-        patterns_per_exp=5,  # one of each class, as Chaudhry et al. (2019, arXiv 1902.10486)
+        patterns_per_exp=5,  # one of each class, as in Chaudhry et al. (2019, arXiv 1902.10486)
         tolerance=0.05,
     )
     measured = _both(options, experiment)
@@ -99,7 +102,7 @@ def _split_cifar100(options: Options) -> Measured:
 
 
 def _digits(seed: int, *, with_heads: bool) -> _Experiment:
-    """The stand-in of ``--quick``: an experiment of a second, without a data set."""
+    """The experiment of ``--quick``: it takes a second and needs no data set."""
     if with_heads:
         overrides: dict[str, object] = {"benchmark": "split_digits", "benchmark.n_experiences": 5}
     else:
@@ -121,10 +124,10 @@ def _digits(seed: int, *, with_heads: bool) -> _Experiment:
 
 
 def _resnet_update(options: Options) -> Agreement:
-    """One update of this network from equal weights.
+    """Compares one update of this network from equal weights.
 
-    BatchNorm over few samples multiplies a difference in the last digit at each step, so that two runs part,
-    and their ends agree only as those of two runs of one experiment.
+    BatchNorm over few samples multiplies a difference in the last digit at each step. So two runs drift
+    apart, and their ends agree only as well as those of two runs of one experiment.
     """
     options.report.phase("one update of each")
     stream = split_cifar100(options.dataset_root, 5, 40, options.seed)
@@ -137,7 +140,7 @@ def _resnet_update(options: Options) -> Agreement:
 
 
 def _both(options: Options, experiment: _Experiment) -> Measured:
-    options.report.phase("reading the data set once")  # else the first side alone would wait for the disk
+    options.report.phase("reading the data set once")  # otherwise only the first side would wait for the disk
     experiment.benchmark()
     options.report.phase("ours")
     mine = _ours(options, experiment)
@@ -190,7 +193,7 @@ def _stock(options: Options, experiment: _Experiment) -> Result:
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
     model = experiment.model()
-    for experience in benchmark.train_stream:  # all heads at once, as in ours: the same weights
+    for experience in benchmark.train_stream:  # all heads at once, as ours does, for the same weights
         avalanche_model_adaptation(model, experience)
     strategy = SupervisedTemplate(
         model=model,
@@ -230,7 +233,7 @@ def _accuracies(strategy: Any, benchmark: Any) -> list[float]:
 
 
 def _agreement(mine: Result, stock: Result, tolerance: float) -> Agreement:
-    """The same before training, and nearly at the end: rounding grows from step to step."""
+    """Whether accuracies agree before training, and within ``tolerance`` at the end, as rounding grows."""
     start = max(abs(a - b) for a, b in zip(mine.matrix[0], stock.matrix[0], strict=True))
     here, there = [(acc(r.matrix), bwd(r.matrix) or 0.0) for r in (mine, stock)]
     ok = start <= 1e-3 and all(abs(a - b) <= tolerance for a, b in zip(here, there, strict=True))

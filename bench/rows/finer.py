@@ -1,4 +1,4 @@
-"""What finer constraints, more experiences and fewer samples a step cost."""
+"""Rows for the cost of finer constraints, of more experiences and of fewer samples a step."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -26,7 +26,7 @@ def _finer_and_gem(
     finer: Mapping[str, Any],
     repetitions: int = 15,
 ) -> tuple[list[float], list[float], str]:
-    """Seconds of steps of pd-mGEM and of our own GEM in turns, and how both make their references."""
+    """Seconds of steps of pd-mGEM and of our own GEM in turns, and the backends of their references."""
     gem, finest = (
         MidStream(ours(model, patterns, options.seed, **further), stream) for further in ({}, finer)
     )
@@ -36,7 +36,7 @@ def _finer_and_gem(
         repetitions=options.size(repetitions, 3),
         report=options.report,
     )
-    backends = (state.plugin().reference_backend for state in (finest, gem))
+    backends = (state.plugin().projector.references.chosen for state in (finest, gem))
     return seconds["pd-mGEM"], seconds["GEM"], " and ".join(backends)
 
 
@@ -50,7 +50,7 @@ def _step_pdmgem(options: Options) -> Measured:
     )
     torch.manual_seed(options.seed)
     resnet = trained(SlimResNet18(100, nf=20), stream, options.seed)
-    resnet = resnet.to(memory_format=torch.channels_last)  # as mgem has it by default
+    resnet = resnet.to(memory_format=torch.channels_last)  # the default of mgem
     finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER, repetitions=5)
 
     images = mnist(options, options.size(PAST, 3))
@@ -95,7 +95,7 @@ def _flat_cost(options: Options) -> Measured:
         "patterns_per_exp": memory(options),
         "patterns_per_step": per_step,
         "minibatch": 10,
-        "references": long.plugin().reference_backend,
+        "references": long.plugin().projector.references.chosen,
     }
     return Measured(seconds["many"], seconds["few"], None, settings)
 
@@ -113,7 +113,7 @@ def _agem_role(options: Options) -> Measured:
     agem = MidStream(stock_agem(model, kept, sample_size=kept), stream)
     with_conflict(mine, agem)
     plugin = mine.plugin()
-    drawn = next(plugin.memory.steps(stream[-1], torch.device("cpu")))
+    drawn = next(plugin.memory.steps())
     sides = {
         "ours": mine.step,
         "A-GEM": agem.step,
@@ -128,7 +128,7 @@ def _agem_role(options: Options) -> Measured:
         "patterns_per_step": kept,
         "sample_size": kept,
         "minibatch": 10,
-        "references": mine.plugin().reference_backend,
+        "references": mine.plugin().projector.references.chosen,
     }
     record = {
         "A-GEM's step / a step of plain training": stock / least,

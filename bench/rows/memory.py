@@ -1,4 +1,4 @@
-"""Peak memory of one step."""
+"""The row for the peak memory of one step."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""From gradients to the update, at the size of a ResNet-18."""
+"""The row for the way from gradients to the update, at the size of a ResNet-18."""
 
 from collections.abc import Callable
 
@@ -26,9 +26,9 @@ def _g_to_z(options: Options) -> Measured:
         z: torch.Tensor = stock.solve_quadprog(g)
         return z
 
-    out = torch.empty_like(g)  # as the plugin has it
-    # Alone, without torch beside it, NumPy may gain from the threads: the better setting is the one to beat.
-    # One thread last and then ours: a pool of threads spins on for a while after a call, on a core of ours.
+    out = torch.empty_like(g)  # the plugin also passes memory for z
+    # Without torch beside it NumPy may gain from several threads, so we compare with its better setting.
+    # Ours follows stock with one thread: a pool of threads keeps a core busy for a while after its call.
     threads = sorted({1, torch.get_num_threads()}, reverse=True)
     sides: dict[str, Callable[[], object]] = {f"stock, {n} BLAS": blas_threads(n, reference) for n in threads}
     sides["ours"] = lambda: project(g, stock.G, memory_strength=GAMMA, out=out)

@@ -1,4 +1,4 @@
-"""GEM's step and its references, beside stock GEM and a plain replay."""
+"""Rows for GEM's step and its reference gradients, beside stock GEM and a plain replay."""
 
 from statistics import median
 
@@ -14,18 +14,18 @@ from bench.timing import in_turns
 MEMORY = 256
 PAST = 19
 CALLS = 10
-"""Steps of one side in a turn; see :func:`bench.timing.in_turns`."""
+"""Calls of one side in a turn; :func:`bench.timing.in_turns` says why."""
 
 
 def mlp(seed: int, hidden_layers: int = 2) -> nn.Module:
-    """The GEM paper's network for MNIST, with weights of its seed."""
+    """The GEM paper's network for MNIST. The seed determines its weights."""
     torch.manual_seed(seed)
     model: nn.Module = SimpleMLP(hidden_size=100, hidden_layers=hidden_layers, drop_rate=0)
     return model
 
 
 def mnist(options: Options, past: int) -> Stream:
-    """Permuted MNIST of one experience more than ``past``, a bit larger than a memory each."""
+    """Permuted MNIST with ``past`` + 1 experiences, each a little larger than a memory."""
     options.report.phase("data, plain training, memories")
     if options.quick:
         return noise(past + 1, 2 * memory(options), (1, 28, 28), 10, options.seed)
@@ -38,7 +38,7 @@ def memory(options: Options) -> int:
 
 
 def _side_by_side(options: Options) -> tuple[MidStream, MidStream]:
-    """Our GEM and the stock one, with the same weights, memories and minibatch."""
+    """Our GEM and stock GEM with the same weights, memories and minibatch."""
     stream = mnist(options, options.size(PAST, 3))
     model = trained(mlp(options.seed), stream, options.seed)
     mine = MidStream(ours(model, memory(options), options.seed), stream)
@@ -52,7 +52,7 @@ def _settings(options: Options, mine: MidStream) -> dict[str, object]:
         "past_experiences": options.size(PAST, 3),
         "patterns_per_exp": memory(options),
         "minibatch": 10,
-        "references": mine.plugin().reference_backend,
+        "references": mine.plugin().projector.references.chosen,
     }
 
 

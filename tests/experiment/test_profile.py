@@ -16,9 +16,8 @@ from avalanche_mgem.experiment.errors import UserError
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.profile import Profile, profile
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.references import ReferenceComputer
-from avalanche_mgem.references._factors import Factors
+from avalanche_mgem.projector import Projector
+from avalanche_mgem.references import Factors, ReferenceComputer
 
 projection = import_module("avalanche_mgem.functional._project")  # the package has a function of this name
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=80", "test_samples_per_experience=40")
@@ -100,10 +99,10 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
         (SupervisedTemplate, "backward", "current gradient", "dmgem"),
         (SupervisedTemplate, "optimizer_step", "optimizer", "dmgem"),
         (ReferenceComputer, "__call__", "references", "dmgem"),
-        (Factors, "gram", "gram", "dmgem"),
+        (Factors, "products", "gram", "dmgem"),
         (projection, "dual", "solver", "dmgem"),
         (Factors, "combine", "combine", "dmgem"),
-        (MGEMPlugin, "_memory_strength", "other", "dmgem"),
+        (Projector, "strength", "other", "dmgem"),
         (EWCPlugin, "before_backward", "other", "ewc"),
         (Clock, "after_training_iteration", "other", "naive"),
     ],

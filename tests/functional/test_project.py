@@ -11,7 +11,7 @@ from torchjd.linalg import QuadprogProjector
 from avalanche_mgem.functional import Blocks, NonFiniteGradientError, combine, gram, project
 
 seeds = st.integers(0, 100_000)
-SOLVERS = ["exact", "quadprog", "diagonal", "hildreth"]
+SOLVERS = ["exact", "quadprog", "diagonal"]
 EXACT = ["exact", "quadprog"]
 
 

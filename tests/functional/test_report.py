@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from avalanche_mgem.functional import ProjectionReport, project
 from avalanche_mgem.solvers import exact
 
-SOLVERS = ["exact", "quadprog", "diagonal", "hildreth"]
+SOLVERS = ["exact", "quadprog", "diagonal"]
 seeds = st.integers(0, 100_000)
 
 

@@ -1,3 +1,4 @@
+import copy
 import gc
 import pickle
 import random
@@ -5,6 +6,7 @@ import weakref
 
 import avalanche.benchmarks as ab
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
@@ -12,9 +14,8 @@ from avalanche.benchmarks.utils import make_avalanche_dataset
 from helpers import split_digits
 from torch.utils.data import TensorDataset
 
-from avalanche_mgem.memory import EpisodicMemory
-
-CPU = torch.device("cpu")
+from avalanche_mgem.memory import EpisodicMemory, fingerprint
+from avalanche_mgem.plugins import origin_experience, samples_of
 
 
 def numbered(sizes=(40, 30), classes=4):
@@ -29,27 +30,24 @@ def numbered(sizes=(40, 30), classes=4):
 
 def filled(memory: EpisodicMemory, stream) -> EpisodicMemory:
     for experience in stream:
-        memory.update(experience)
+        remember(memory, experience)
     return memory
 
 
-class _NoExperience:
-    """What is trained when all memories are wanted."""
-
-    class origin_stream:  # noqa: N801
-        name = "none"
-
-    current_experience = -1
-    dataset = None
-
-
-def all_constraints(memory):
-    return memory.constraints(_NoExperience, CPU)
+def remember(memory: EpisodicMemory, experience) -> None:
+    """As the plugin does it."""
+    origin = origin_experience(experience)
+    memory.remember(
+        samples_of(experience, memory.transform),
+        experience=origin.current_experience,
+        key=fingerprint(origin.dataset.eval()),
+        extends=origin is not experience and not experience.is_first_subexp,
+    )
 
 
 def test_it_keeps_so_many_different_samples_of_each_experience():
     memory = filled(EpisodicMemory(10, seed=0), numbered().train_stream)
-    first, second = all_constraints(memory)
+    first, second = memory.groups()
     assert (first.experience, second.experience) == (0, 1)
     for constraint, low, high in ((first, 0, 40), (second, 40, 70)):
         assert constraint.x.unique().numel() == 10
@@ -60,7 +58,7 @@ def test_it_keeps_so_many_different_samples_of_each_experience():
 
 def test_a_smaller_experience_is_kept_whole():
     memory = filled(EpisodicMemory(100), numbered((7,)).train_stream)
-    (constraint,) = all_constraints(memory)
+    (constraint,) = memory.groups()
     assert sorted(constraint.x.flatten().tolist()) == list(range(7))
 
 
@@ -68,7 +66,7 @@ def test_samples_are_uniform_not_the_first_ones():
     kept = torch.zeros(40)
     for seed in range(300):
         memory = filled(EpisodicMemory(10, seed=seed), numbered((40,)).train_stream)
-        kept[all_constraints(memory)[0].x.long().flatten()] += 1
+        kept[memory.groups()[0].x.long().flatten()] += 1
     # Binomial(300, 1/4): mean 75, standard deviation 7.5.
     assert kept.min() > 75 - 5 * 7.5
     assert kept.max() < 75 + 5 * 7.5
@@ -77,7 +75,7 @@ def test_samples_are_uniform_not_the_first_ones():
 def test_the_experience_that_is_trained_is_no_constraint():
     benchmark = numbered()
     memory = filled(EpisodicMemory(5), benchmark.train_stream)
-    (constraint,) = memory.constraints(benchmark.train_stream[1], CPU)
+    (constraint,) = memory.groups(but=fingerprint(benchmark.train_stream[1].dataset.eval()))
     assert constraint.experience == 0
 
 
@@ -85,23 +83,63 @@ def test_a_repeated_experience_replaces_its_samples():
     benchmark = numbered()
     memory = filled(EpisodicMemory(5, seed=0), [*benchmark.train_stream, benchmark.train_stream[0]])
     assert len(memory) == 2
-    assert [c.experience for c in all_constraints(memory)] == [0, 1]
+    assert [c.experience for c in memory.groups()] == [0, 1]
     once = filled(EpisodicMemory(5, seed=0), benchmark.train_stream)
-    assert all_constraints(memory)[0].x.unique().numel() == 5
-    assert not torch.equal(all_constraints(memory)[0].x, all_constraints(once)[0].x)
-    assert torch.equal(all_constraints(memory)[1].x, all_constraints(once)[1].x)
+    assert memory.groups()[0].x.unique().numel() == 5
+    assert not torch.equal(memory.groups()[0].x, once.groups()[0].x)
+    assert torch.equal(memory.groups()[1].x, once.groups()[1].x)
 
 
 def test_another_benchmark_with_the_same_names_does_not_replace_samples():
-    memory = filled(EpisodicMemory(5), [*numbered().train_stream, *numbered().train_stream])
+    others = numbered((41, 31))
+    memory = filled(EpisodicMemory(5), [*numbered().train_stream, *others.train_stream])
     assert len(memory) == 4
+
+
+def test_an_experience_is_recognised_by_its_data_also_after_pickling_and_in_a_new_benchmark():
+    memory = filled(EpisodicMemory(5, seed=0), numbered().train_stream)
+    memory = filled(pickle.loads(pickle.dumps(memory)), numbered().train_stream)
+    assert len(memory) == 2
+    (kept,) = memory.groups(but=fingerprint(numbered().train_stream[1].dataset.eval()))
+    assert kept.experience == 0
+
+
+@pytest.mark.parametrize("change", ["length", "first sample", "last sample", "target", "order"])
+def test_a_fingerprint_tells_datasets_apart(change):
+    x, y = torch.arange(20.0).unsqueeze(1), torch.arange(20) % 3
+    before = fingerprint(TensorDataset(x, y))
+    x, y = x.clone(), y.clone()
+    if change == "first sample":
+        x[0] += 1
+    elif change == "last sample":
+        x[-1] += 1
+    elif change == "target":
+        y[0] += 1
+    elif change == "order":
+        x, y = x.flip(0), y.flip(0)
+    elif change == "length":
+        x, y = x[:-1], y[:-1]
+    assert fingerprint(TensorDataset(x, y)) != before
+
+
+def test_a_fingerprint_takes_samples_of_every_form():
+    image = PIL.Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    sample = (
+        {"ids": torch.tensor([1, 2]), "mask": np.ones(2)},
+        [image, 3],
+        "text",
+        torch.tensor(1.5).bfloat16(),
+    )
+    assert fingerprint([sample]) == fingerprint([copy.deepcopy(sample)])
+    assert fingerprint([sample]) != fingerprint([(*sample[:3], torch.tensor(2.5).bfloat16())])
+    assert fingerprint([]) == fingerprint([])
 
 
 @pytest.mark.parametrize("transform", ["eval", "train", "frozen"])
 def test_an_online_stream_has_one_memory_for_each_origin(transform):
     stream = ab.split_online_stream(numbered().train_stream, 7, access_task_boundaries=True, seed=0)
     memory = filled(EpisodicMemory(10, transform=transform, seed=1), stream)
-    first, second = all_constraints(memory)
+    first, second = memory.groups()
     assert first.x.unique().numel() == second.x.unique().numel() == 10
     assert first.x.max() < 40 <= second.x.min()
 
@@ -113,7 +151,7 @@ def test_online_samples_are_uniform_over_all_sub_experiences():
         stream = ab.split_online_stream(
             benchmark.train_stream, 6, shuffle=False, access_task_boundaries=True, seed=0
         )
-        kept[all_constraints(filled(EpisodicMemory(10, seed=seed), stream))[0].x.long().flatten()] += 1
+        kept[filled(EpisodicMemory(10, seed=seed), stream).groups()[0].x.long().flatten()] += 1
     # Binomial(200, 1/4): mean 50, standard deviation 6.1; early and late samples alike.
     assert kept.min() > 50 - 5 * 6.1
     assert kept.max() < 50 + 5 * 6.1
@@ -124,7 +162,7 @@ def test_it_does_not_keep_the_benchmarks_data_alive():
     for _ in range(3):
         dataset = tensor_dataset(torch.randn(50, 4), torch.arange(50) % 3)
         alive.append(weakref.ref(dataset))
-        memory.update(ab.benchmark_from_datasets(train=[dataset]).train_stream[0])
+        remember(memory, ab.benchmark_from_datasets(train=[dataset]).train_stream[0])
         del dataset
     gc.collect()
     assert [reference() for reference in alive] == [None] * 3
@@ -135,7 +173,7 @@ def test_it_does_not_keep_the_benchmarks_data_alive():
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
 def test_groups_are_a_partition_and_never_empty(grouping, d):
     memory = filled(EpisodicMemory(22, d, grouping, seed=0), numbered((40,)).train_stream)
-    groups = all_constraints(memory)
+    groups = memory.groups()
     assert [g.group for g in groups] == list(range(d))
     assert all(len(g.y) > 0 for g in groups)
     assert torch.cat([g.x for g in groups]).unique().numel() == 22
@@ -143,35 +181,33 @@ def test_groups_are_a_partition_and_never_empty(grouping, d):
 
 def test_random_groups_are_even_and_random():
     benchmark = numbered((40,))
-    groups = all_constraints(filled(EpisodicMemory(22, 4, seed=0), benchmark.train_stream))
+    groups = filled(EpisodicMemory(22, 4, seed=0), benchmark.train_stream).groups()
     assert sorted(len(g.y) for g in groups) == [5, 5, 6, 6]
     whole = []
     for seed in (1, 1, 2):
         memory = filled(EpisodicMemory(40, 4, seed=seed), benchmark.train_stream)
-        whole.append([sorted(g.x.flatten().tolist()) for g in all_constraints(memory)])
+        whole.append([sorted(g.x.flatten().tolist()) for g in memory.groups()])
     assert whole[0] == whole[1] != whole[2]
 
 
 def test_stratified_groups_have_the_class_balance_of_the_experience():
-    groups = all_constraints(
-        filled(EpisodicMemory(37, 3, "stratified", seed=0), numbered((40,)).train_stream)
-    )
+    memory = filled(EpisodicMemory(37, 3, "stratified", seed=0), numbered((40,)).train_stream)
+    groups = memory.groups()
     counts = torch.stack([torch.bincount(g.y, minlength=4) for g in groups])
     assert (counts.max(dim=0).values - counts.min(dim=0).values <= 1).all()
     assert counts.sum(dim=1).max() - counts.sum(dim=1).min() <= 1
 
 
 def test_label_groups_hold_whole_classes():
-    groups = all_constraints(filled(EpisodicMemory(40, 3, "label"), numbered((40,)).train_stream))
+    groups = filled(EpisodicMemory(40, 3, "label"), numbered((40,)).train_stream).groups()
     classes = [set(g.y.tolist()) for g in groups]
     assert sorted(c for group in classes for c in group) == [0, 1, 2, 3]
     assert sorted(len(group) for group in classes) == [1, 1, 2]
 
 
 def test_a_function_may_group():
-    groups = all_constraints(
-        filled(EpisodicMemory(40, 2, lambda x, y: (x.squeeze(1) >= 20).long()), numbered((40,)).train_stream)
-    )
+    by_number = EpisodicMemory(40, 2, lambda x, y: (x.squeeze(1) >= 20).long())
+    groups = filled(by_number, numbered((40,)).train_stream).groups()
     assert groups[0].x.max() < 20 <= groups[1].x.min()
 
 
@@ -189,7 +225,7 @@ def test_a_function_may_group():
 def test_what_cannot_be_grouped_is_a_clear_error(d, grouping, message):
     memory = filled(EpisodicMemory(20, d, grouping), numbered((7,)).train_stream)
     with pytest.raises(ValueError, match=message):
-        all_constraints(memory)
+        memory.groups()
 
 
 def test_class_groups_need_class_labels():
@@ -197,7 +233,7 @@ def test_class_groups_need_class_labels():
     benchmark = ab.benchmark_from_datasets(train=[dataset])
     memory = filled(EpisodicMemory(6, 2, "stratified"), benchmark.train_stream)
     with pytest.raises(ValueError, match="needs class labels, integers"):
-        all_constraints(memory)
+        memory.groups()
 
 
 @pytest.mark.parametrize(
@@ -220,15 +256,15 @@ def test_arguments_are_checked(arguments, message):
 
 def test_task_labels_are_kept_or_absent():
     memory = filled(EpisodicMemory(5), [split_digits(5, task_labels=True).train_stream[2]])
-    assert all_constraints(memory)[0].task_labels.tolist() == [2] * 5
+    assert memory.groups()[0].task_labels.tolist() == [2] * 5
     dataset = make_avalanche_dataset(TensorDataset(torch.randn(6, 2), torch.arange(6) % 2))
     memory = filled(EpisodicMemory(5), ab.benchmark_from_datasets(train=[dataset]).train_stream)
-    assert all_constraints(memory)[0].task_labels is None
+    assert memory.groups()[0].task_labels is None
 
 
 def test_numpy_integers_are_integers():
     memory = EpisodicMemory(np.int64(6), np.int64(2), seed=np.int64(1))
-    assert len(all_constraints(filled(memory, numbered().train_stream))) == 4
+    assert len(filled(memory, numbered().train_stream).groups()) == 4
 
 
 def noisy(x):
@@ -246,8 +282,8 @@ def test_transform_policies():
     memories = {
         name: filled(EpisodicMemory(5, transform=name), stream) for name in ("eval", "train", "frozen")
     }
-    first = {name: all_constraints(memory)[0].x for name, memory in memories.items()}
-    again = {name: all_constraints(memory)[0].x for name, memory in memories.items()}
+    first = {name: memory.groups()[0].x for name, memory in memories.items()}
+    again = {name: memory.groups()[0].x for name, memory in memories.items()}
     assert (first["eval"] == 0).all()
     assert (first["frozen"] != 0).all()
     assert torch.equal(first["frozen"], again["frozen"])
@@ -270,14 +306,14 @@ def test_no_global_generator_is_advanced(transform):
     seed()
     expected = draws()
     seed()
-    all_constraints(filled(EpisodicMemory(5, 2, transform=transform), stream))
+    filled(EpisodicMemory(5, 2, transform=transform), stream).groups()
     assert draws() == expected
 
 
 def test_without_a_seed_it_follows_the_global_one():
     def draw(global_seed, seed=None):
         torch.manual_seed(global_seed)
-        return all_constraints(filled(EpisodicMemory(5, seed=seed), numbered().train_stream))[0].x
+        return filled(EpisodicMemory(5, seed=seed), numbered().train_stream).groups()[0].x
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
@@ -290,9 +326,9 @@ def test_a_pickled_memory_is_small_and_continues_as_the_original(transform):
     memory = filled(EpisodicMemory(5, 2, transform=transform, seed=0), list(benchmark.train_stream)[:2])
     pickled = pickle.dumps(memory)
     assert len(pickled) < 10_000  # not the datasets
-    copy = pickle.loads(pickled)
-    for m in (memory, copy):
-        m.update(benchmark.train_stream[2])
-        m.update(benchmark.train_stream[1])
-    for a, b in zip(all_constraints(memory), all_constraints(copy), strict=True):
+    restored = pickle.loads(pickled)
+    for m in (memory, restored):
+        remember(m, benchmark.train_stream[2])
+        remember(m, benchmark.train_stream[1])
+    for a, b in zip(memory.groups(), restored.groups(), strict=True):
         assert torch.equal(a.x, b.x)

@@ -26,12 +26,12 @@ class Gradients(SupervisedPlugin):
         self.steps: list[list[dict[str, float]]] = []
 
     def before_training_exp(self, strategy, **kwargs):
-        self.mgem = next(p for p in strategy.plugins if isinstance(p, MGEMPlugin))
+        self.mgem = MGEMPlugin.of(strategy)
         self.steps.append([])
 
     def before_forward(self, strategy, **kwargs):
-        self.G = self.mgem._G if self.mgem._G is None or isinstance(self.mgem._G, torch.Tensor) else (
-            self.mgem._G.rows())  # fmt: skip
+        rows = self.mgem.projector.rows
+        self.G = None if rows is None else rows.dense()
 
     def after_backward(self, strategy, **kwargs):
         self.g = gradient(strategy)
@@ -40,7 +40,7 @@ class Gradients(SupervisedPlugin):
         if self.G is None:
             return
         z, g, G = gradient(strategy), self.g, self.G
-        blocks = self.mgem.partition.blocks(strategy.model)
+        blocks = self.mgem.projector.partition.blocks(strategy.model)
         pairs = zip(blocks.split(G), blocks.split(g), strict=True)
         step = {
             "violated_steps": float(any((rows @ part < 0).any() for rows, part in pairs)),
@@ -144,7 +144,7 @@ def test_taking_in_a_step_waits_for_no_gpu(monkeypatch):
     class Keep(SupervisedPlugin):
         def after_training_iteration(self, strategy, **kwargs):
             nonlocal step
-            step = next(p for p in strategy.plugins if isinstance(p, MGEMPlugin)).last_step
+            step = MGEMPlugin.of(strategy).last_step
 
     train(fine, split_digits(5), metric, plugins=[Keep()])
     metric.reset()

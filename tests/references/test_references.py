@@ -1,6 +1,7 @@
 import pytest
 import torch
-from helpers import constraints
+import torchvision
+from helpers import memory_groups
 from torch import nn
 
 from avalanche_mgem.references import loop, reference_mode
@@ -12,7 +13,7 @@ CE = nn.CrossEntropyLoss()
 
 
 def groups(n=3, size=8, dtype=torch.float32):
-    return constraints(torch.randn(n * size, 4, dtype=dtype), torch.randint(0, 2, (n * size,)), (size,) * n)
+    return memory_groups(torch.randn(n * size, 4, dtype=dtype), torch.randint(0, 2, (n * size,)), (size,) * n)
 
 
 def rows(model, batches, parameters=None, criterion=CE):
@@ -47,7 +48,7 @@ def test_grad_of_the_parameters_is_left_alone():
 def test_an_unused_parameter_has_zeros_and_sparse_gradients_become_dense():
     embedding = nn.Embedding(6, 2, sparse=True)
     unused = nn.Parameter(torch.randn(3))
-    tokens = constraints(torch.tensor([1, 4]), torch.zeros(2), (2,))
+    tokens = memory_groups(torch.tensor([1, 4]), torch.zeros(2), (2,))
     G = rows(embedding, tokens, [embedding.weight, unused], lambda output, y: output.sum())
     expected = torch.zeros(6, 2)
     expected[[1, 4]] = 1
@@ -98,6 +99,24 @@ def test_noise_is_the_same_in_every_pass_unless_asked_for(layer):
     first = output(True)
     torch.rand(1)  # as the training step between two reference passes does
     assert not torch.equal(first, output(True))
+
+
+def test_stochastic_depth_passes_every_block_unless_asked_for():
+    layer, x = torchvision.ops.StochasticDepth(0.5, "batch"), torch.randn(6, 4)
+    for step in range(20):
+        with reference_mode(layer, batchnorm="update", dropout=False, device=CPU, step=step):
+            assert torch.equal(layer(x), x)
+    assert layer.training
+
+
+def test_noise_that_is_no_layer_is_another_in_each_step():
+    layer, x = FunctionalDropout(), torch.randn(6, 40)
+    seen = []
+    for step in (0, 1, 0):
+        with reference_mode(layer, batchnorm="update", dropout=False, device=CPU, step=step):
+            seen.append(layer(x))
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize("batchnorm", ["update", "batch", "running"])
