@@ -77,10 +77,10 @@ class Timeline:
         """Ends the current phase, begins another, and returns the name of the one that ended."""
         if self._wait is not None:
             self._wait()
-        now = time.perf_counter()
+        moment = time.perf_counter()
         before, self._name = self._name, name
-        self._times.seconds[before] += now - self._since
-        self._since = now
+        self._times.seconds[before] += moment - self._since
+        self._since = moment
         return before
 
     @contextmanager

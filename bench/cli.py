@@ -10,8 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from avalanche_mgem.experiment.errors import UserError, allowed
-from avalanche_mgem.experiment.quiet import quiet
+from avalanche_mgem.experiment._quiet import quiet
+from avalanche_mgem.experiment.errors import allowed
+from avalanche_mgem.runs import UserError
 from bench.progress import Reporter
 from bench.record import FOLDER, Record, machine, read, record, write
 from bench.report import PAGE, amount, limit, ratio, verdict, write_page

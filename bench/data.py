@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torchvision.datasets import CIFAR100, MNIST
 
 from avalanche_mgem.data import missing_file, subsample
-from avalanche_mgem.experiment.errors import UserError
+from avalanche_mgem.runs import UserError
 
 Stream = list[Any]  # Avalanche's experiences
 

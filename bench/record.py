@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from avalanche_mgem.experiment.environment import environment
+from avalanche_mgem.experiment._environment import environment
 from bench.row import Measured, Options, Row, headline, quartiles
 
 ROOT = Path(__file__).resolve().parents[1]

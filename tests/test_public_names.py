@@ -1,6 +1,8 @@
 import inspect
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -8,11 +10,16 @@ import avalanche_mgem
 
 
 def test_every_public_name_is_there_and_no_other():
-    for name in avalanche_mgem.__all__:
+    for name in set(avalanche_mgem.__all__) - {"__version__"}:
         assert getattr(avalanche_mgem, name).__name__ == name
     assert dir(avalanche_mgem) == sorted(avalanche_mgem.__all__)
     with pytest.raises(AttributeError, match="no attribute 'PMGEN'"):
         _ = avalanche_mgem.PMGEN
+
+
+def test_the_version_is_that_of_the_project():
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert avalanche_mgem.__version__ == tomllib.loads(project)["project"]["version"]
 
 
 def test_the_command_starts_without_torch_and_avalanche():

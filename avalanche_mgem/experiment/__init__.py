@@ -1,4 +1,4 @@
-"""What the command ``mgem`` does, also from Python: run one experiment, and read what many have left."""
+"""What the command ``mgem`` does, also from Python: compose a configuration, and run it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avalanche_mgem.experiment.api import run
     from avalanche_mgem.experiment.configuration import compose
-    from avalanche_mgem.experiment.errors import UserError
-    from avalanche_mgem.experiment.runner import Result
-    from avalanche_mgem.report.load import load_results
+    from avalanche_mgem.runs import Result, UserError
 
-__all__ = ["Result", "UserError", "compose", "load_results", "run"]
+__all__ = ["Result", "UserError", "compose", "run"]
 
 # Imported when they are asked for: torch and Avalanche take seconds, for which --help need not wait.
 _HOMES = {
-    "Result": "avalanche_mgem.experiment.runner",
-    "UserError": "avalanche_mgem.experiment.errors",
+    "Result": "avalanche_mgem.runs",
+    "UserError": "avalanche_mgem.runs",
     "compose": "avalanche_mgem.experiment.configuration",
-    "load_results": "avalanche_mgem.report.load",
     "run": "avalanche_mgem.experiment.api",
 }
 

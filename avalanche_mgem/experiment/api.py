@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from avalanche_mgem.experiment._environment import environment, reset_peak_memory
+from avalanche_mgem.experiment._prepare import prepare
+from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
-from avalanche_mgem.experiment.errors import UserError, explain
-from avalanche_mgem.experiment.evaluation import make_loggers
-from avalanche_mgem.experiment.folder import claimed, write_run
-from avalanche_mgem.experiment.quiet import quiet
-from avalanche_mgem.experiment.runner import Result, train_and_evaluate
-from avalanche_mgem.experiment.settings import check_settings
+from avalanche_mgem.experiment.errors import explain
+from avalanche_mgem.experiment.evaluator import make_loggers
+from avalanche_mgem.experiment.runner import train_and_evaluate
+from avalanche_mgem.runs import Result, UserError, claimed, write_run
+from avalanche_mgem.timing import now
 
 
 def run(
@@ -43,17 +45,17 @@ def run(
     """
     if isinstance(config, str):
         raise UserError(f"run({config!r}): give a list of such words, or a configuration")
-    to = None if folder is None else Path(folder)
+    target = None if folder is None else Path(folder)
     if isinstance(config, DictConfig):
-        return execute(config.copy(), to)  # it is filled in while it runs
+        return execute(config, target)
     if isinstance(config, Mapping):
-        return execute(OmegaConf.create(dict(config)), to)
+        return execute(OmegaConf.create(dict(config)), target)
     words = list(config)
     try:
         cfg = compose(*words)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
-    return execute(cfg, to, overrides=words)
+    return execute(cfg, target, overrides=words)
 
 
 def execute(
@@ -64,51 +66,48 @@ def execute(
     group: str | None = None,
     job: int | None = None,
 ) -> Result:
-    """Runs one experiment from a configuration, which it fills in, and writes it to a folder.
+    """Runs one experiment from a configuration, and writes it to a folder.
 
     Args:
-        cfg: the configuration.
+        cfg: the configuration; it stays as it is.
         folder: of the results; None writes nothing.
         overrides: what the user changed in the configuration.
         group: of runs that belong together: the sweep.
         job: number of the run in it.
+
+    Returns:
+        What was measured.
     """
     if folder is None and cfg.get("logger"):
         raise UserError(f"logger={','.join(cfg.logger)} needs a folder for the results")
-    cfg.output_dir = None if folder is None else str(folder)
+    cfg = cfg.copy()
+    with read_write(cfg):
+        cfg.output_dir = None if folder is None else str(folder)
     with nullcontext() if folder is None else claimed(folder), quiet():
-        check_settings(cfg)
+        reset_peak_memory()
+        start = now("cpu")
+        cfg, benchmark = prepare(cfg)
+        seconds_data = now(cfg.device) - start
         loggers = make_loggers(cfg)
-
-        def begin_logging(filled: DictConfig) -> list[Any]:
-            _begin(loggers, filled, folder, group)
-            return loggers
-
+        # W&B's logger knows when a run begins and ends; Avalanche's own know only metrics.
+        run_loggers = [logger for logger in loggers if hasattr(logger, "begin_run")]
         try:
-            result = train_and_evaluate(cfg, begin_logging)
+            for logger in run_loggers:
+                logger.begin_run(
+                    folder=folder,
+                    config=OmegaConf.to_container(cfg, resolve=True),
+                    name=folder.name if folder else None,
+                    group=group,
+                    tags=list(cfg.names.values()),
+                )
+            result = train_and_evaluate(cfg, benchmark, seconds_data=seconds_data, loggers=loggers)
             if folder is not None:
-                write_run(folder, cfg, result, overrides=overrides, job=job)
+                made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
+                write_run(folder, cfg, result, made_by)
         except BaseException:
-            for logger in _of_runs(loggers):
+            for logger in run_loggers:
                 logger.fail()
             raise
-        for logger in _of_runs(loggers):
+        for logger in run_loggers:
             logger.end_run(result.summary, result.matrix)
     return result
-
-
-def _begin(loggers: Sequence[Any], cfg: DictConfig, folder: Path | None, group: str | None) -> None:
-    """Tells the loggers that know runs of this one; its configuration is complete now."""
-    for logger in _of_runs(loggers):
-        logger.begin_run(
-            folder=folder,
-            config=OmegaConf.to_container(cfg, resolve=True),
-            name=folder.name if folder else None,
-            group=group,
-            tags=list(cfg.names.values()),
-        )
-
-
-def _of_runs(loggers: Sequence[Any]) -> list[Any]:
-    """Those that know when a run begins and ends, as W&B's; Avalanche's own know only metrics."""
-    return [logger for logger in loggers if hasattr(logger, "begin_run")]

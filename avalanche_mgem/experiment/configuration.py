@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from avalanche_mgem.runs import makes_another_run
 
 _LONGEST_NAME = 120  # of a folder: most file systems allow 255 bytes
 
@@ -39,11 +42,11 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
         >>> cfg.strategy.memory_strength, cfg.names.strategy
         (0.25, 'gem')
     """
-    own = [] if config_dir is None else [_search_path(Path(config_dir))]
+    search_path = [] if config_dir is None else [_search_path(Path(config_dir))]
     register_resolvers()
     GlobalHydra.instance().clear()  # a run or another composition in this process has left its own
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra_compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+        cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
     names = {group: cfg.hydra.runtime.choices.get(group) for group in cfg.names}
     with open_dict(cfg):
         del cfg["hydra"]
@@ -70,13 +73,23 @@ def _times(factor: int, number: int | None) -> int | None:
     return None if number is None else factor * number
 
 
-def _run_options(overrides: str) -> str:
-    """The part of a run folder's name that tells the options of a sweep apart.
+def _run_options(overrides: Sequence[str]) -> str:
+    """The part of a run folder's name that says what the user asked for.
 
     It follows from the options alone, not from their place in the sweep: a sweep with more seeds finds the
-    runs of the one before.
+    runs of the one before. Options that make no other run are not in it.
+
+    Args:
+        overrides: such as ``["strategy=gem", "strategy.memory_strength=0.5"]``.
     """
-    name = re.sub(r"[^\w.,=+-]", "_", overrides)
-    if name != overrides or len(name) > _LONGEST_NAME:
-        name = f"{name[:_LONGEST_NAME]}-{sha1(overrides.encode()).hexdigest()[:8]}"
+    options = sorted(word for word in overrides if _is_in_name(word.partition("=")[0].lstrip("+~")))
+    wanted = ",".join(options)
+    name = re.sub(r"[^\w.,=+-]", "_", wanted)
+    if name != wanted or len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{sha1(wanted.encode()).hexdigest()[:8]}"
     return f"{name}-" if name else ""
+
+
+def _is_in_name(key: str) -> bool:
+    """Whether a run folder's name needs the key: the name begins with benchmark, strategy and seed anyway."""
+    return makes_another_run(key) and key not in ("benchmark", "strategy", "seed", "experiment")

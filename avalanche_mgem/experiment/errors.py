@@ -1,4 +1,4 @@
-"""Errors that the user can mend, each as one line that says what is allowed."""
+"""Any error as one line that says what is allowed."""
 
 import difflib
 import os
@@ -12,14 +12,6 @@ from avalanche_mgem.experiment.configuration import config_folder
 
 # By the configuration that a launcher's package brings.
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
-
-
-class UserError(Exception):
-    """Something in the command, the configuration or the data that only the user can put right."""
-
-
-class FolderTakenError(UserError):
-    """Another process runs in the folder, or has just ended there."""
 
 
 def debugging() -> bool:

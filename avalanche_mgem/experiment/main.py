@@ -14,12 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import avalanche_mgem
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
-from avalanche_mgem.experiment.errors import FolderTakenError, UserError, debugging, explain, one_line
+from avalanche_mgem.experiment.errors import debugging, explain, one_line
+from avalanche_mgem.runs import FolderTakenError, check_same_run, clear_failure, is_complete, write_failure
 
-# What a user's input can cause: strategies raise ValueError and FloatingPointError, and a folder that cannot
-# be written gives an OSError. Anything else is a bug and shows its traceback.
-_EXPECTED = (UserError, HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
+# What a user's input can cause: a UserError is a ValueError, strategies raise ValueError and
+# FloatingPointError, and a folder that cannot be written gives an OSError. Anything else is a bug and shows
+# its traceback.
+_EXPECTED = (HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
 
 register_resolvers()  # on import: the processes of a launcher import this module and do not call main()
 
@@ -30,6 +33,9 @@ def main() -> None:
         os.environ["MGEM_DEBUG"] = "1"
     # Hydra would print an error in several lines of its own and exit; now it raises it, and it comes here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if "--version" in sys.argv[1:]:  # Hydra's own would print Hydra's
+        print(f"mgem {avalanche_mgem.__version__}")  # noqa: T201
+        return
     is_profile = sys.argv[1:2] == ["profile"]
     if is_profile:
         del sys.argv[1]
@@ -68,8 +74,6 @@ def job(cfg: DictConfig) -> None:
     except Exception as error:
         if debugging():
             raise
-        from avalanche_mgem.experiment.folder import write_failure
-
         folder = Path(HydraConfig.get().runtime.output_dir)
         is_expected = isinstance(error, _EXPECTED)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
@@ -119,7 +123,6 @@ def _run(cfg: DictConfig) -> None:
 
 def _run_of_sweep(cfg: DictConfig) -> None:
     from avalanche_mgem.experiment.api import execute
-    from avalanche_mgem.experiment.folder import check_same_run, clear_failure, is_complete
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
 
@@ -141,12 +144,10 @@ def _run_of_sweep(cfg: DictConfig) -> None:
 
 
 def _profile(cfg: DictConfig) -> None:
-    from avalanche_mgem.experiment.profile import print_profile, profile
-    from avalanche_mgem.experiment.quiet import quiet
-    from avalanche_mgem.experiment.settings import check_settings
+    from avalanche_mgem.experiment._profile import print_profile, profile
+    from avalanche_mgem.experiment._quiet import quiet
 
     choices = HydraConfig.get().runtime.choices
     with quiet():
-        check_settings(cfg)
         result = profile(cfg)
     print_profile(result, f"{choices['strategy']} on {choices['benchmark']}, seed {cfg.seed}")

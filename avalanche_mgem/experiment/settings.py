@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from avalanche_mgem.experiment.errors import UserError, one_line
+from avalanche_mgem.experiment.errors import one_line
+from avalanche_mgem.runs import UserError
 
 GROUPS = ("benchmark", "strategy", "model", "optimizer")
 

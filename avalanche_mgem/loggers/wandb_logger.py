@@ -17,8 +17,7 @@ from torch import Tensor
 from avalanche_mgem.loggers.axes import AXES, EPOCH, EXPERIENCE, STEP, series_and_axis
 from avalanche_mgem.loggers.connection import MODES, finish, start
 from avalanche_mgem.loggers.matrix import matrix_media
-
-RUN_ID_FILE = "wandb_run_id.txt"
+from avalanche_mgem.runs import WANDB_RUN_ID_FILE
 
 _LONGEST_NAME = 128  # characters; the server refuses longer names of runs and groups
 
@@ -198,7 +197,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         )
         self._run_id = run.id
         if self.folder is not None and not run.disabled:
-            (self.folder / RUN_ID_FILE).write_text(f"{run.id}\n", encoding="utf-8")
+            (self.folder / WANDB_RUN_ID_FILE).write_text(f"{run.id}\n", encoding="utf-8")
         if run.sweep_id and self.config:
             # In a sweep W&B's parameter `strategy` is the name "gem". It hides our part `strategy` with all
             # its settings. So everything that W&B hides is logged once more, under `resolved`.
@@ -215,7 +214,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
             return {"id": self._run_id}
         self.folder = self.folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / RUN_ID_FILE
+        file = self.folder / WANDB_RUN_ID_FILE
         return {"dir": self.folder, "id": file.read_text("utf-8").strip() if file.is_file() else self._run_id}
 
     def _log_artifact(self) -> None:

@@ -2,6 +2,7 @@
 
 from avalanche_mgem.metrics.constraints import constraint_metrics
 from avalanche_mgem.metrics.gap import generalization_gap_metrics
-from avalanche_mgem.metrics.names import CONSTRAINT_METRICS, constraint_row
+from avalanche_mgem.metrics.names import constraint_row
+from avalanche_mgem.runs import CONSTRAINT_METRICS
 
 __all__ = ["CONSTRAINT_METRICS", "constraint_metrics", "constraint_row", "generalization_gap_metrics"]

@@ -7,9 +7,10 @@ from avalanche.evaluation import GenericPluginMetric, Metric, PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
-from avalanche_mgem.metrics.names import STEP_METRICS, SUFFIXES, Level, packaged
+from avalanche_mgem.metrics.names import SUFFIXES, Level, packaged
 from avalanche_mgem.plugins import MGEMPlugin
 from avalanche_mgem.projector import ConstrainedStep
+from avalanche_mgem.runs import STEP_METRICS
 
 
 def constraint_metrics(

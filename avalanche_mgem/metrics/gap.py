@@ -11,11 +11,12 @@ from torch import Tensor
 from avalanche_mgem.functional import Blocks, GradientRows, gram
 from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer
 from avalanche_mgem.metrics.constraints import last_step, watch
-from avalanche_mgem.metrics.names import GAP_METRICS, packaged
+from avalanche_mgem.metrics.names import packaged
 from avalanche_mgem.parameters import current_gradient, trainable_parameters
 from avalanche_mgem.plugins import MGEMPlugin, origin_experience
 from avalanche_mgem.projector import ConstrainedStep
 from avalanche_mgem.references import ReferenceComputer
+from avalanche_mgem.runs import GAP_METRICS
 
 _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
 

@@ -8,19 +8,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 
-STEP_METRICS = (
-    "violated_steps",
-    "active_constraints",
-    "relative_change",
-    "cosine_gradient",
-    "cosine_worst",
-    "seconds_references",
-    "seconds_solver",
-)
-GAP_METRICS = ("gap_violated", "gap_depth")
-
-CONSTRAINT_METRICS = (*STEP_METRICS, *GAP_METRICS)
-"""Every value there is. Avalanche's names are made of these: ``ViolatedSteps_Exp/train_phase/...``."""
+from avalanche_mgem.runs import CONSTRAINT_METRICS
 
 Level = Literal["iteration", "epoch", "experience"]
 SUFFIXES: dict[Level, str] = {"iteration": "_MB", "epoch": "_Epoch", "experience": "_Exp"}

@@ -6,14 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from avalanche_mgem.report.settings import ABSENT, label_methods, text
+from avalanche_mgem.report.methods import label_methods
+from avalanche_mgem.runs import ABSENT, text
 
 _DEFAULT_SETTING, _DEFAULT_BASELINE = "memory_strength", "gem"
 
 
 @dataclass(frozen=True)
 class Front:
-    """Methods that differ in one setting only, by which they trade the new against the old.
+    """Methods that differ in one setting only, which trades learning the new for keeping the old.
 
     Attributes:
         setting: its key, such as ``"strategy.memory_strength"``.
@@ -40,7 +41,7 @@ def find_front(methods: pd.DataFrame, setting: str | None) -> Front | None:
     """Finds the methods that differ in one setting only.
 
     Args:
-        methods: :attr:`Results.methods <avalanche_mgem.report.load.Results.methods>`.
+        methods: ``Results.methods``.
         setting: its key, with or without the group; None takes the memory strength if it varies.
 
     Returns:
@@ -64,8 +65,11 @@ def find_front(methods: pd.DataFrame, setting: str | None) -> Front | None:
 
 def _front(methods: pd.DataFrame, key: str) -> Front:
     settings = {name: _present(methods.loc[name]) for name in methods.index}
-    values = {name: own[key] for name, own in settings.items() if key in own}
-    rest = {name: {other: own[other] for other in own if other != key} for name, own in settings.items()}
+    values = {name: present[key] for name, present in settings.items() if key in present}
+    rest = {
+        name: {other: value for other, value in present.items() if other != key}
+        for name, present in settings.items()
+    }
     families: dict[Any, list[str]] = {}
     for name in values:
         identity = tuple((other, text(value)) for other, value in rest[name].items())
@@ -82,7 +86,7 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     """Finds what each method is compared with.
 
     Args:
-        methods: :attr:`Results.methods <avalanche_mgem.report.load.Results.methods>`.
+        methods: ``Results.methods``.
         front: if the baseline has a method for each value of a setting, others are compared at equal value.
         baseline: a method, or a strategy; None takes ``gem``.
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pandas.core.groupby import SeriesGroupBy
 
-from avalanche_mgem.report.load import Results
-from avalanche_mgem.report.statistics import mean_interval
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import COLUMN, PAGE, look, rank
+from avalanche_mgem.runs import LABELS, mean_interval
 
 _TOGETHER = 7  # methods in one panel; with more, unless each is a strategy, each strategy has its own
 _ACROSS = 3  # panels
@@ -24,11 +24,7 @@ _MARGIN = 0.02  # around shares, which are from 0 to 1: an interval may reach ou
 _LIGHTEST = 0.6  # of the way from a strategy's colour to white
 _DASHES = ((), (4, 1.5), (1, 1.2), (4, 1.2, 1, 1.2), (7, 2))
 
-# Column of constraints.csv and the label of its axis.
-_CONSTRAINTS = {
-    "violated_steps": "share of steps with\na violated constraint",
-    "gap_violated": "share of constraints violated\non held-out samples",
-}
+_CONSTRAINTS = ("violated_steps", "gap_violated")  # columns of constraints.csv that have a figure
 
 
 def average_accuracy_figure(results: Results) -> Figure:
@@ -42,11 +38,13 @@ def constraint_figures(results: Results) -> dict[str, Figure]:
     """What the constraints did in each experience, for each measure that some run has."""
     frame = results.constraints
     figures = {}
-    for column, label in _CONSTRAINTS.items():
+    for column in _CONSTRAINTS:
         if column not in frame or not frame[column].notna().any():
             continue
         values = frame.dropna(subset=[column]).assign(trained=lambda rows: rows["experience"] + 1)
-        figures[column] = _curves(results, values, "trained", column, ("experience in training", label))
+        figures[column] = _curves(
+            results, values, "trained", column, ("experience in training", LABELS[column])
+        )
     return figures
 
 
@@ -59,20 +57,20 @@ def _curves(results: Results, values: pd.DataFrame, x: str, y: str, labels: tupl
         for strategy, names in results.methods.groupby("strategy", sort=False)
     }
     methods = {strategy: names for strategy, names in methods.items() if names}
-    # Strategies are told apart by colour and marker, the methods of one by tints and dashes only.
+    # Strategies differ in colour and marker, the methods of one strategy in tints and dashes only.
     is_together = sum(map(len, methods.values())) <= max(_TOGETHER, len(methods))
-    names = [name for of_strategy in methods.values() for name in of_strategy]
+    names = [name for names_of_strategy in methods.values() for name in names_of_strategy]
     across = 1 + sum(max(map(len, names)) <= width for width in _WIDTHS)
     legend_rows = ceil(len(names) / across) if is_together else max(map(len, methods.values()))
     figure, panels = _panels(1 if is_together else len(methods), legend_rows)
-    for number, (strategy, own) in enumerate(methods.items()):
+    for number, (strategy, members) in enumerate(methods.items()):
         axes = panels[0 if is_together else number]
-        for place, name in enumerate(own):
+        for place, name in enumerate(members):
             groups = values[values["method"] == name].groupby(x)[y]
-            _curve(axes, strategy, groups, place, len(own))
+            _curve(axes, strategy, groups, place, len(members))
         if not is_together:
             axes.set_title(strategy)
-            _legend(axes, [_without(strategy, name) for name in own], columns=1)
+            _legend(axes, [_without(strategy, name) for name in members], columns=1)
     if is_together:
         _legend(panels[0], names, columns=across)
     for axes in panels:

@@ -9,7 +9,7 @@ from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.fronts import front_figure
 from avalanche_mgem.report.heatmaps import matrix_figures
-from avalanche_mgem.report.load import Results
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import SETTINGS
 
 
@@ -17,7 +17,7 @@ def write_figures(results: Results, front: Front | None, folder: Path) -> dict[s
     """Draws the figures that the results allow, and writes each as PDF and as PNG of 300 dpi.
 
     Args:
-        results: of all runs.
+        results: all runs.
         front: for the figure of fronts, if a setting varies.
         folder: where they go.
 

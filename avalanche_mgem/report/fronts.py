@@ -11,11 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from avalanche_mgem.report.comparisons import Front
-from avalanche_mgem.report.load import Results
 from avalanche_mgem.report.pareto import non_dominated
-from avalanche_mgem.report.settings import text
-from avalanche_mgem.report.statistics import mean_interval
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import PAGE, look
+from avalanche_mgem.runs import LABELS, mean_interval, text
 
 _ACROSS = 3  # panels
 # Where a label may stand, in points of a printer from its point; the first that is free.
@@ -28,7 +27,7 @@ _PLACES = [
 
 @dataclass(frozen=True)
 class _Curve:
-    """Of a family of methods: means and half-widths [n, 2] of LA and BWD, and the setting's values."""
+    """A family of methods: means and half-widths [n, 2] of LA and BWD, and the setting's values."""
 
     strategy: str
     means: np.ndarray
@@ -57,8 +56,8 @@ def front_figure(results: Results, front: Front) -> Figure | None:
         _draw_intervals(axes, curve)
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    figure.supxlabel("LA (accuracy when learnt)", fontsize=8)
-    figure.supylabel("BWD (change since then)", fontsize=8)
+    figure.supxlabel(f"{LABELS['la']} (accuracy when learnt)", fontsize=8)
+    figure.supylabel(f"{LABELS['bwd']} (change since then)", fontsize=8)
     figure.draw_without_rendering()  # the layout: labels are placed by what they would cover
     figure.set_layout_engine("none")
     for axes, curve in zip(panels[1:], curves.values(), strict=True):
@@ -68,10 +67,10 @@ def front_figure(results: Results, front: Front) -> Figure | None:
 
 def _curve(results: Results, front: Front, methods: list[str]) -> _Curve:
     runs = results.runs.dropna(subset=["la", "bwd"])
-    runs_of = {method: runs[runs["method"] == method] for method in methods}
-    present = [method for method in methods if len(runs_of[method])]
+    by_method = {method: runs[runs["method"] == method] for method in methods}
+    present = [method for method in methods if len(by_method[method])]
     intervals = [
-        [mean_interval(runs_of[method][axis].tolist()) for axis in ("la", "bwd")] for method in present
+        [mean_interval(by_method[method][axis].tolist()) for axis in ("la", "bwd")] for method in present
     ]
     return _Curve(
         str(results.methods.loc[methods[0], "strategy"]),

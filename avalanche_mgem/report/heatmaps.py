@@ -6,7 +6,7 @@ from textwrap import wrap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from avalanche_mgem.report.load import Results
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import PAGE
 
 _PANELS, _ACROSS = 8, 4  # in one figure, and side by side
@@ -31,8 +31,8 @@ def _matrices(results: Results, methods: list[str]) -> Figure:
     figure = Figure(figsize=(max(width, PAGE / 2), 1.75 * rows + 0.35), layout="constrained")
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes, method in zip(panels, methods, strict=False):
-        own = accuracies[accuracies["method"] == method]
-        mean = own.pivot_table(index="after", columns="experience", values="accuracy", aggfunc="mean")
+        measured = accuracies[accuracies["method"] == method]
+        mean = measured.pivot_table(index="after", columns="experience", values="accuracy", aggfunc="mean")
         image = axes.imshow(
             mean.reindex(range(last + 1)).to_numpy(dtype=float),  # white where nothing was tested
             vmin=0,

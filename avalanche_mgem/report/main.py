@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import avalanche_mgem
+
 _DESCRIPTION = """\
 Makes a report of runs of mgem: tables of means with 95 % intervals over seeds, paired tests against a
 baseline, areas of fronts, and figures for a paper, in Markdown, CSV, LaTeX, PDF and PNG.
@@ -30,7 +32,7 @@ examples:
   mgem-report runs --wandb my-project              the same numbers in W&B too
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
-avalanche_mgem.experiment.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
+avalanche_mgem.report.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
 error's traceback.
 """
 
@@ -75,6 +77,7 @@ def _parser() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"%(prog)s {avalanche_mgem.__version__}")
     add("runs", metavar="RUNS", nargs="+", type=Path, help="run folders, sweeps, or folders above them")
     add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
     add("--baseline", metavar="METHOD", help="what the others are compared with (default: gem)")

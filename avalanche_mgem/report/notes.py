@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from avalanche_mgem.report.comparisons import Front
-from avalanche_mgem.report.load import Results
-from avalanche_mgem.report.run_folder import METRICS
-from avalanche_mgem.report.settings import ABSENT, text
-from avalanche_mgem.report.tables import TITLES, Hypervolumes
+from avalanche_mgem.report.results import Results
+from avalanche_mgem.report.tables import Hypervolumes
+from avalanche_mgem.runs import LABELS, METRICS
 
 _SPEED = {"device", "platform", "threads"}
 
@@ -21,37 +20,19 @@ def comparison_notes(
         *_seeds(results),
         *_not_compared(results, baselines, front),
         *_undefined(results),
-        *_old_configurations(results),
         *_environments(results.environments),
         *_fronts(front, volumes),
     ]
 
 
-def unnamed_settings(methods: pd.DataFrame) -> dict[str, list[str]]:
-    """For each method the settings that other methods of its strategy have, or lack.
-
-    Names leave them out where they can, see :func:`~avalanche_mgem.report.settings.label_methods`.
-    """
-    unnamed: dict[str, list[str]] = {}
-    for _, group in methods.groupby("strategy", sort=False):
-        if keys := _lacking(group):
-            unnamed |= {
-                str(name): [f"{key}={text(row[key])}" for key in keys] for name, row in group.iterrows()
-            }
-    return unnamed
-
-
-def _lacking(methods: pd.DataFrame) -> list[str]:
-    return [str(key) for key in methods if 0 < (methods[key] == ABSENT).sum() < len(methods)]
-
-
 def _seeds(results: Results) -> Iterator[str]:
     seeds = {str(name): set(runs["seed"]) for name, runs in results.runs.groupby("method", sort=False)}
     every: set[int] = set().union(*seeds.values())
-    for name, own in seeds.items():
-        if own != every:
-            yield f"{name} has seeds {_listed(own)}, and lacks {_listed(every - own)}, which others have."
-    if single := [name for name, own in seeds.items() if len(own) == 1]:
+    for name, present in seeds.items():
+        if present != every:
+            lacking = _listed(every - present)
+            yield f"{name} has seeds {_listed(present)}, and lacks {lacking}, which others have."
+    if single := [name for name, present in seeds.items() if len(present) == 1]:
         yield f"One seed gives no interval and no test: {', '.join(single)}."
 
 
@@ -70,17 +51,8 @@ def _not_compared(results: Results, baselines: Mapping[str, str], front: Front |
 
 def _undefined(results: Results) -> Iterator[str]:
     for name, runs in results.runs.groupby("method", sort=False):
-        if missing := [TITLES[metric] for metric in METRICS if runs[metric].isna().all()]:
+        if missing := [LABELS[metric] for metric in METRICS if runs[metric].isna().all()]:
             yield f"{name} has no {', '.join(missing)}: its runs do not determine them."
-
-
-def _old_configurations(results: Results) -> Iterator[str]:
-    for strategy, group in results.methods.groupby("strategy", sort=False):
-        if lacking := _lacking(group):
-            yield (
-                f"Some configurations of {strategy} lack {', '.join(lacking)}, as those of other versions: "
-                "they count as other methods, though they may have run the same."
-            )
 
 
 def _environments(environments: pd.DataFrame) -> Iterator[str]:

@@ -12,15 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
-from avalanche_mgem.report.tables import SIGNIFICANT, TITLES, Hypervolumes
+from avalanche_mgem.report.tables import SIGNIFICANT, Hypervolumes
+from avalanche_mgem.runs import LABELS, METRICS
 
-# Name in the frame, title, digits.
-_RESULTS = (
-    *((name, title, 3) for name, title in TITLES.items()),
-    ("seconds_train", "train s", 1),
-    ("seconds_eval", "test s", 1),
-    ("peak_memory_mb", "memory MiB", 0),
-)
+_DIGITS = {**dict.fromkeys(METRICS, 3), "seconds_train": 1, "seconds_eval": 1, "peak_memory_mb": 0}
+"""The numbers of a table of means, in its order, with the digits after the point."""
+
 _NONE = "-"
 
 _LATEX = {
@@ -62,15 +59,12 @@ def results_sheet(table: pd.DataFrame) -> Sheet:
     return Sheet(
         "results",
         "Mean ± half-width of the 95 % interval over n seeds (Student's t).",
-        ("method", "n", *(title for _, title, _ in _RESULTS)),
+        ("method", "n", *(LABELS[name] for name in _DIGITS)),
         [
             (
                 str(row["method"]),
                 str(row["n"]),
-                *(
-                    _mean(row[f"{name}_mean"], row[f"{name}_half_width"], digits)
-                    for name, _, digits in _RESULTS
-                ),
+                *(_mean_of(row, name) for name in _DIGITS),
             )
             for row in _rows(table)
         ],
@@ -87,7 +81,7 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
         ("metric", "method", "baseline", "n", "difference", "p", "corrected p"),
         [
             (
-                TITLES[row["metric"]],
+                LABELS[row["metric"]],
                 str(row["method"]),
                 str(row["baseline"]),
                 str(row["n"]),
@@ -121,18 +115,6 @@ def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
             )
             for row in _rows(volumes.table)
         ],
-    )
-
-
-def methods_sheet(settings: Mapping[str, Sequence[str]]) -> Sheet:
-    """What else there is to methods than their names say."""
-    return Sheet(
-        "methods",
-        "Settings that some methods of a strategy have and others lack: a name has them only where nothing "
-        "else tells it apart.",
-        ("method", "settings"),
-        [(name, ", ".join(own)) for name, own in settings.items()],
-        texts=2,
     )
 
 
@@ -178,25 +160,32 @@ def _latex_cell(cell: str) -> str:
     return _SIGN.sub(r"$\1$", escaped)
 
 
-def print_results(table: pd.DataFrame, title: str) -> None:
-    """Prints the main metrics for a terminal of 80 columns."""
+def print_results(table: pd.DataFrame, title: str, names: Sequence[str] = ("acc", "bwd", "la")) -> None:
+    """Prints means with their intervals for a terminal of 80 columns.
+
+    Args:
+        table: :func:`~avalanche_mgem.report.tables.results_table`.
+        title: such as the benchmark.
+        names: the numbers to show. With more than three, long names of methods take several lines.
+    """
     shown = Table(
         title=f"{title}\nmean ± 95 % interval over n seeds", box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False
     )
     shown.add_column("method", overflow="fold")
-    for column in ("n", "ACC", "BWD", "LA"):
+    for column in ("n", *(LABELS[name] for name in names)):
         shown.add_column(column, justify="right", no_wrap=True)
     for row in _rows(table):
-        cells = [
-            _mean(row[f"{name}_mean"], row[f"{name}_half_width"], 3).replace(" ", "")
-            for name in ("acc", "bwd", "la")
-        ]
+        cells = [_mean_of(row, name).replace(" ", "") for name in names]
         shown.add_row(str(row["method"]), str(row["n"]), *cells)
     Console(width=80, markup=False, highlight=False).print(shown)
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _mean_of(row: Mapping[str, Any], name: str) -> str:
+    return _mean(row[f"{name}_mean"], row[f"{name}_half_width"], _DIGITS[name])
 
 
 def _mean(mean: float, half_width: float, digits: int, sign: str = "") -> str:

@@ -1,30 +1,16 @@
-"""Means, paired comparisons and their correction. Pure functions on numbers."""
+"""Paired comparisons and their correction. Pure functions on numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
+from scipy import stats  # type: ignore[import-untyped]
 
-CONFIDENCE = 0.95
+from avalanche_mgem.runs import Mean, mean_interval
+
 # Below this part of the numbers' size a difference is rounding: accuracies that differ by the same number
 # of samples at each seed would otherwise have a tiny variance, and p near 0.
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its interval.
-
-    Attributes:
-        mean: None of no values.
-        half_width: of the 95 % interval by Student's t; None of fewer than two values.
-        n: number of values.
-    """
-
-    mean: float | None
-    half_width: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -45,22 +31,6 @@ class Difference:
     left_out: tuple[int, ...]
 
 
-def mean_interval(values: Sequence[float]) -> Mean:
-    """Mean and 95 % interval of the mean over independent values, by Student's t.
-
-    >>> round(mean_interval([1.0, 2.0, 3.0]).half_width, 3)  # 4.303 standard errors
-    2.484
-    """
-    n = len(values)
-    if n == 0:
-        return Mean(None, None, 0)
-    numbers = np.asarray(values, dtype=float)
-    if n == 1:
-        return Mean(float(numbers[0]), None, 1)
-    quantile = stdtrit(n - 1, 0.5 + CONFIDENCE / 2)
-    return Mean(float(numbers.mean()), float(quantile * numbers.std(ddof=1) / n**0.5), n)
-
-
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
     """Compares values with those of a baseline at the same seeds.
 
@@ -69,7 +39,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
         baseline: by seed.
     """
     seeds = sorted(values.keys() & baseline.keys())
-    ours, theirs = (np.array([those[seed] for seed in seeds], dtype=float) for those in (values, baseline))
+    ours, theirs = (np.array([side[seed] for seed in seeds], dtype=float) for side in (values, baseline))
     mean = mean_interval((ours - theirs).tolist())
     return Difference(
         difference=mean,
@@ -80,16 +50,15 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def _t_test(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    difference = ours - theirs
-    n = len(difference)
-    if n < 2 or np.ptp(difference) <= _ROUNDING * np.abs([ours, theirs]).max():
+    if len(ours) < 2 or np.ptp(ours - theirs) <= _ROUNDING * np.abs([ours, theirs]).max():
         return None
-    t = difference.mean() / (difference.std(ddof=1) / n**0.5)
-    return float(2 * stdtr(n - 1, -abs(t)))
+    return float(stats.ttest_rel(ours, theirs).pvalue)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Corrects p values of one family of tests by Holm's step-down method, under any dependence.
+
+    SciPy corrects the false discovery rate only.
 
     A test that could not be made (None) stays so, and is not counted.
 

@@ -1,19 +1,18 @@
 """The tables of a report as frames of full precision."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from avalanche_mgem.report.comparisons import Front
-from avalanche_mgem.report.load import Results
 from avalanche_mgem.report.pareto import bootstrap_hypervolumes, non_dominated
-from avalanche_mgem.report.run_folder import COSTS, METRICS
-from avalanche_mgem.report.statistics import holm, mean_interval, paired_difference
+from avalanche_mgem.report.results import Results
+from avalanche_mgem.report.statistics import holm, paired_difference
+from avalanche_mgem.runs import COSTS, METRICS, mean_interval
 
-TITLES = {"acc": "ACC", "bwd": "BWD", "la": "LA", "fwt": "FWT", "forgetting": "forgetting"}
 COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
 SIGNIFICANT = 0.05  # corrected p below
 
@@ -76,7 +75,7 @@ def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.Data
 
 @dataclass(frozen=True)
 class Hypervolumes:
-    """Of the fronts over a setting.
+    """The areas of fronts over a setting.
 
     Attributes:
         table: a row for each front: ``front``, ``points``, ``non_dominated`` of them, ``hypervolume`` with
@@ -87,7 +86,7 @@ class Hypervolumes:
         left_out: seeds that only some have.
     """
 
-    table: pd.DataFrame
+    table: pd.DataFrame = field(repr=False)
     reference: tuple[float, float]
     seeds: list[int]
     left_out: list[int]
@@ -99,7 +98,7 @@ def hypervolumes(
     """The area that each front dominates in the plane of LA and BWD.
 
     Args:
-        results: of all runs.
+        results: all runs.
         front: the families with more than one method are compared.
         baseline: name of a family; None for no differences.
         reference: LA and BWD where the area begins; None takes the smallest means of any compared method:
@@ -111,17 +110,17 @@ def hypervolumes(
     compared = [method for methods in front.curves.values() for method in methods]
     runs = results.runs[results.runs["method"].isin(compared)].dropna(subset=["la", "bwd"])
     by_seed = {
-        method: own.set_index("seed")[["la", "bwd"]] for method, own in runs.groupby("method", sort=False)
+        method: rows.set_index("seed")[["la", "bwd"]] for method, rows in runs.groupby("method", sort=False)
     }
     all_seeds = {int(seed) for seed in runs["seed"]}
-    seeds = sorted(all_seeds.intersection(*(own.index for own in by_seed.values())))
+    seeds = sorted(all_seeds.intersection(*(values.index for values in by_seed.values())))
     if not seeds or len(by_seed) < len(compared):
         return None
     points = {
         family: np.stack([by_seed[method].loc[seeds].to_numpy(dtype=float) for method in methods], axis=1)
         for family, methods in front.curves.items()
     }
-    means = np.concatenate([of_seeds.mean(axis=0) for of_seeds in points.values()])
+    means = np.concatenate([front_points.mean(axis=0) for front_points in points.values()])
     la, bwd = reference or (float(means[:, 0].min()), float(means[:, 1].min()))
     baseline = baseline if baseline in points else None
     volumes, differences = bootstrap_hypervolumes(points, np.array([la, bwd]), baseline)

@@ -6,34 +6,37 @@ from pathlib import Path
 
 import pandas as pd
 
+from avalanche_mgem.report._document import document
 from avalanche_mgem.report.comparisons import Front, find_baselines, find_front
-from avalanche_mgem.report.document import document
 from avalanche_mgem.report.figures import write_figures
-from avalanche_mgem.report.load import Results, load_results
-from avalanche_mgem.report.notes import comparison_notes, unnamed_settings
+from avalanche_mgem.report.load import load_results
+from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.output import check_folder, replacing
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
     hypervolume_sheet,
     latex,
-    methods_sheet,
     results_sheet,
 )
 from avalanche_mgem.report.tables import Hypervolumes, differences_table, hypervolumes, results_table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What was written.
 
     Attributes:
-        results: of all runs.
-        tables: of full precision, by their names.
+        results: all runs.
+        tables: those of full precision, by their names.
     """
 
     results: Results
     tables: dict[str, pd.DataFrame]
+
+    def __repr__(self) -> str:
+        return f"Report({self.results!r}, tables: {', '.join(self.tables)})"
 
 
 def write_report(
@@ -49,13 +52,13 @@ def write_report(
     """Reads runs, compares them, and writes ``report.md``, CSV and LaTeX tables, and ``figures/``.
 
     Args:
-        runs: folders, see :func:`~avalanche_mgem.report.load.load_results`.
+        runs: folders, see :func:`~avalanche_mgem.report.load_results`.
         folder: for the report; an older report there is replaced whole.
         where: takes only some runs.
         baseline: a method or strategy; None takes ``gem``.
         front: a setting that varies within a strategy; None takes the memory strength if it does.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
-        command: that the report names.
+        command: the one that the report names.
 
     Raises:
         ValueError: in one line, for what is wrong with the runs, the folder or the other arguments.
@@ -74,8 +77,6 @@ def write_report(
         tables["hypervolumes"] = volumes.table
         sheets["Fronts"] = hypervolume_sheet(volumes, varying.name)
     notes = comparison_notes(results, baselines, varying, volumes)
-    if unnamed := unnamed_settings(results.methods):
-        sheets["Methods"] = methods_sheet(unnamed)
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
         _write_tables(fresh, {**tables, "runs": results.runs}, sheets)
         (fresh / "figures").mkdir()

@@ -19,8 +19,8 @@ from torch import nn
 from avalanche_mgem.benchmarks import PermutedDigits, SplitDigits
 from avalanche_mgem.data import subsample
 from avalanche_mgem.experiment import Result, run
-from avalanche_mgem.experiment.metrics import acc, bwd
 from avalanche_mgem.models import multi_head
+from avalanche_mgem.runs import acc, bwd
 from bench.data import check, split_cifar100
 from bench.midstream import (
     GAMMA,

@@ -24,7 +24,7 @@ from torchvision.datasets import CIFAR100
 from avalanche_mgem import DMGEM
 from avalanche_mgem.benchmarks import PermutedDigits, PermutedMNIST, SplitDigits
 from avalanche_mgem.data import BatchedEvaluation, preload, subsample
-from avalanche_mgem.experiment.quiet import quiet
+from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.memory import EpisodicMemory
 
 DIGITS = subsample(PermutedDigits(3, seed=0), 60, 40)

@@ -12,12 +12,12 @@ from avalanche.training.templates import SupervisedTemplate
 from hydra import compose, initialize_config_dir
 
 from avalanche_mgem import timing
-from avalanche_mgem.experiment.errors import UserError
+from avalanche_mgem.experiment._profile import Profile, profile
 from avalanche_mgem.experiment.main import config_folder
-from avalanche_mgem.experiment.profile import Profile, profile
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.projector import Projector
 from avalanche_mgem.references import Factors, ReferenceComputer
+from avalanche_mgem.runs import UserError
 
 projection = import_module("avalanche_mgem.functional._project")  # the package has a function of this name
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=80", "test_samples_per_experience=40")
@@ -37,7 +37,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 def measure(*overrides: str) -> Profile:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return profile(compose("profile", [*SMALL, *FEW, *overrides]))
+        cfg = compose("profile", [*SMALL, *FEW, *overrides])
+    cfg.names = {"strategy": None, "benchmark": None}  # of Hydra's run, of which there is none
+    return profile(cfg)
 
 
 def rows(table: str) -> dict[str, list[str]]:

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import pytest
 from avalanche.training import Naive
+from omegaconf import OmegaConf
 
-from avalanche_mgem.experiment import sweep
 from avalanche_mgem.experiment.configuration import register_resolvers
-from avalanche_mgem.experiment.folder import claimed
+from avalanche_mgem.runs import claimed
 
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
 Mgem = Callable[..., Any]
@@ -34,9 +35,11 @@ def made(sweep: Path) -> dict[str, int]:
     return {name: (run / "summary.json").stat().st_mtime_ns for name, run in runs(sweep).items()}
 
 
-def table(out: str) -> str:
-    """The closing table without the column of seconds."""
-    return re.sub(r" \S+ *$", "", out[out.index("mean ±") :], flags=re.MULTILINE)
+def table(out: str) -> list[str]:
+    """The rows of the closing table without the column of seconds, by which its other widths change."""
+    rows = re.findall(r"^ ?(\w+ +\d+ +.*) \S+ *$", out[out.index("mean ±") :], flags=re.MULTILINE)
+    assert rows
+    return [" ".join(row.split()) for row in rows]
 
 
 def test_a_sweep_started_again_runs_what_is_missing(mgem: Mgem, tmp_path: Path) -> None:
@@ -113,7 +116,8 @@ def test_a_damaged_run_is_one_line(mgem: Mgem, tmp_path: Path) -> None:
     (run / "summary.json").write_text("{")
     result = mgem(*words)
     assert result.status == 2
-    assert re.fullmatch(r"mgem: sweep/[^\n]+/summary.json is missing or damaged; delete [^\n]+\n", result.err)
+    pattern = r"mgem: sweep/[^\n]+/summary.json: not valid JSON: [^\n]+; delete its folder[^\n]+\n"
+    assert re.fullmatch(pattern, result.err)
 
 
 def test_failed_runs_are_listed_and_tried_again(
@@ -235,25 +239,51 @@ def test_slurm_without_slurm_is_one_line(mgem: Mgem) -> None:
 
 
 def test_long_options_give_short_folder_names() -> None:
-    from omegaconf import OmegaConf
-
     register_resolvers()
     long = "strategy.num_modules=['" + 30 * "a/b*c" + "']"
-    cfg = OmegaConf.create({"a": "", "b": "x.y=0.5", "c": long, "d": long.replace("a", "d")})
+    cfg = OmegaConf.create({"a": [], "b": ["x.y=0.5"], "c": [long], "d": [long.replace("a", "d")]})
     names = [OmegaConf.create({**cfg, "n": f"${{run_options:${{{key}}}}}"}).n for key in cfg]
     assert names[:2] == ["", "x.y=0.5-"]
     assert all(len(name) < 140 and re.fullmatch(r"[\w.,=+-]+", name) for name in names[2:])
     assert names[2] != names[3]
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "names"),
-    [
-        (["strategy=gem"], ["strategy=gem", "~strategy.ridge"], ["gem", "gem ~strategy.ridge"]),
-        (["benchmark.seed=1"], ["strategy.seed=1"], ["gem benchmark.seed=1", "gem strategy.seed=1"]),
-        (["strategy.d=1"], ["strategy.d=2"], ["gem d=1", "gem d=2"]),
-    ],
-)
-def test_a_table_tells_settings_apart(one, other, names) -> None:
-    summaries = [{"strategy": "gem", "benchmark": "b"}] * 2
-    assert sweep._settings([[*one, "seed=0"], [*other, "seed=0"]], summaries) == (names, "b")
+def test_folder_names_have_what_makes_another_run() -> None:
+    register_resolvers()
+    words = ["strategy=gem", "seed=1", "benchmark.preload=false", "+strategy.memory_device=cpu", "logger=csv"]
+    words += ["~x.y", "+z=1", "model=mlp"]
+    cfg = OmegaConf.create({"words": words, "n": "${run_options:${words}}"})
+    assert cfg.n == "+z=1,model=mlp,_x.y-" + sha1(b"+z=1,model=mlp,~x.y").hexdigest()[:8] + "-"
+
+
+def test_a_sweep_over_what_makes_no_other_run_is_one_run(mgem: Mgem, tmp_path: Path) -> None:
+    words = ("-m", "strategy=naive", "benchmark.preload=true,false", "channels_last=true,false", *SMALL)
+    result = mgem(*words, "hydra.sweep.dir=sweep")
+    assert (result.status, result.err) == (0, "")
+    assert len(runs(tmp_path / "sweep")) == 1
+    assert re.search(r"^ ?naive +1 ", result.out, flags=re.MULTILINE)
+
+
+def test_benchmarks_of_one_sweep_have_a_table_each(mgem: Mgem) -> None:
+    words = ("-m", "strategy=naive,gem", "benchmark=permuted_digits,split_digits", "seed=0,1", *SMALL[1:])
+    result = mgem(*words, "train_mb_size=10")
+    assert (result.status, result.err) == (0, "")
+    tables = result.out.split("mean ±")[1:]
+    assert [re.findall(r"^ ?(naive|gem) +2 ", table, flags=re.MULTILINE) for table in tables] == [
+        ["naive", "gem"],
+        ["naive", "gem"],
+    ]
+    assert re.findall(r"^ +(\w+)\s*\n +mean ±", result.out, flags=re.MULTILINE) == [
+        "permuted_digits",
+        "split_digits",
+    ]
+
+
+def test_a_run_that_was_asked_for_in_other_words_counts_once(mgem: Mgem, tmp_path: Path) -> None:
+    for words in ([], ["strategy.memory_strength=0.5"]):
+        result = mgem("-m", "strategy=gem", "seed=0", *words, *SMALL, "hydra.sweep.dir=sweep")
+    assert (result.status, result.err) == (0, "")
+    assert len(runs(tmp_path / "sweep")) == 2
+    assert re.search(r"^ ?gem +1 ", result.out, flags=re.MULTILINE)
+    counted = r"^the same run, counted once: \S+memory_strength=0.5\S+-seed0 and \S+-seed0$"
+    assert re.search(counted, result.out, flags=re.MULTILINE)

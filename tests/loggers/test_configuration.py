@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from avalanche_mgem.experiment.configuration import compose, config_folder
-from avalanche_mgem.experiment.metrics import all_metrics
+from avalanche_mgem.runs import all_metrics
 
 LOGGERS = {path.stem for path in (config_folder() / "logger").glob("*.yaml")}
 SWEEP = config_folder() / "wandb_sweep.yaml"

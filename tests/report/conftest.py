@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from avalanche_mgem.report.load import Results, load_results
+from avalanche_mgem.report import Results, load_results
 
 WriteRun = Callable[..., Path]
 

@@ -9,12 +9,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from report.conftest import random_matrix
 
+from avalanche_mgem.report import load_results
 from avalanche_mgem.report.comparisons import find_front
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.fronts import front_figure
 from avalanche_mgem.report.heatmaps import matrix_figures
-from avalanche_mgem.report.load import load_results
 from avalanche_mgem.report.style import SETTINGS, look, rank
 
 KNOWN = (

@@ -3,7 +3,7 @@ import re
 import pandas as pd
 import pytest
 
-from avalanche_mgem.report.load import load_results
+from avalanche_mgem.report import load_results
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,

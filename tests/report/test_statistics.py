@@ -1,5 +1,3 @@
-import doctest
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,15 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from avalanche_mgem.report import settings, statistics
-from avalanche_mgem.report.statistics import holm, mean_interval, paired_difference
+from avalanche_mgem.report.statistics import holm, paired_difference
+from avalanche_mgem.runs import mean_interval
 
 ACCURACIES = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=8)
-
-
-@pytest.mark.parametrize("module", [statistics, settings])
-def test_the_examples_of_the_documentation(module) -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 @given(ACCURACIES)
@@ -28,11 +21,6 @@ def test_the_interval_is_scipys(values) -> None:
         assert mean.mean + mean.half_width == pytest.approx(high)
     else:
         assert mean.half_width == pytest.approx(0)
-
-
-def test_too_few_values_have_no_interval() -> None:
-    assert (mean_interval([]).mean, mean_interval([]).half_width, mean_interval([]).n) == (None, None, 0)
-    assert (mean_interval([0.5]).mean, mean_interval([0.5]).half_width) == (0.5, None)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 1000).map(lambda n: n / 1000)] * 2), min_size=2, max_size=8))

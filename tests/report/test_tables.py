@@ -3,8 +3,8 @@ import pytest
 from report.conftest import random_matrix
 from scipy.stats import ttest_rel
 
+from avalanche_mgem.report import load_results
 from avalanche_mgem.report.comparisons import find_baselines, find_front
-from avalanche_mgem.report.load import load_results
 from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table

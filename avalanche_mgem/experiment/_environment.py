@@ -24,11 +24,12 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def reset_peak_memory(device: str) -> None:
+def reset_peak_memory() -> None:
     """Begins to measure :func:`peak_memory_mb` anew, so that a sweep's runs do not see each other's."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-    elif platform.system() == "Linux":
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
+    if platform.system() == "Linux":
         try:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
         except OSError:  # some containers forbid it; then it is the process's so far

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from avalanche_mgem.report.load import Results
+from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.sheets import Sheet, markdown
 
 
@@ -18,11 +18,11 @@ def document(
     """The report in Markdown.
 
     Args:
-        results: of all runs.
+        results: all runs.
         sheets: its tables, by their headings.
         figures: captions, by the names of the files in ``figures/``.
         notes: what to know before comparing.
-        command: that made it.
+        command: the one that made it.
     """
     runs = results.runs
     parts = [

@@ -1,7 +1,6 @@
 """``mgem profile``: where the time of a training step goes, and that of an evaluation."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, median
@@ -9,17 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from avalanche_mgem.experiment.errors import UserError
+from avalanche_mgem.experiment._prepare import loader_options, prepare
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.experiment.runner import loader_options, make_benchmark, make_strategy, parts_to_train
+from avalanche_mgem.experiment.runner import make_strategy, parts_to_train
 from avalanche_mgem.plugins import MGEMPlugin
-from avalanche_mgem.timing import Timeline, Times
+from avalanche_mgem.runs import UserError
+from avalanche_mgem.timing import Timeline, Times, wait_for
 
 _DATA, _GRADIENT, _OPTIMIZER, _NETWORK, _OTHER = "data", "current gradient", "optimizer", "network", "other"
 _PROJECTION = ("references", "gram", "solver", "combine")  # as our plugin and the projection name them
@@ -69,7 +68,7 @@ def profile(cfg: DictConfig) -> Profile:
     """Trains on each experience for a few steps; measures those of the last one, and one evaluation.
 
     Args:
-        cfg: a checked configuration, with ``steps`` to measure on top of ``warmup`` steps.
+        cfg: a configuration, with ``steps`` to measure on top of ``warmup`` steps.
 
     Raises:
         UserError: if the configuration does not fit, or the last experience ends within the warm-up.
@@ -78,9 +77,11 @@ def profile(cfg: DictConfig) -> Profile:
     for key, minimum in (("steps", 1), ("warmup", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < minimum:
             raise UserError(f"{key}={cfg[key]}: it must be an integer, at least {minimum}")
-    benchmark, options = make_benchmark(cfg), loader_options(cfg)
+    cfg, benchmark = prepare(cfg)
+    options = loader_options(cfg)
     tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
-    with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(_wait(cfg.device)) as timeline:
+    wait = partial(wait_for, cfg.device)
+    with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(wait) as timeline:
         strategy = make_strategy(cfg, benchmark, progress)
         probe = _Probe(timeline, limit=cfg.warmup + cfg.steps)
         strategy.plugins.insert(0, _switches(timeline, _FIRST))
@@ -97,7 +98,7 @@ def profile(cfg: DictConfig) -> Profile:
         evaluation = timeline.take()
     return Profile(
         steps=probe.steps[cfg.warmup :],
-        step_phases=[_DATA, _GRADIENT, *(_PROJECTION if _mgem(strategy) else ()), _OPTIMIZER, _OTHER],
+        step_phases=[_DATA, _GRADIENT, *(_PROJECTION if MGEMPlugin.of(strategy) else ()), _OPTIMIZER, _OTHER],
         evaluation=evaluation,
         samples=sum(len(experience.dataset) for experience in tests),
         description=_description(strategy, probe.num_constraints),
@@ -161,7 +162,7 @@ def _description(strategy: Any, num_constraints: int) -> str:
     size = sum(p.numel() for p in strategy.model.parameters() if p.requires_grad)
     where = f"device: {strategy.device}, threads: {torch.get_num_threads()}"
     text = f"parameters: {size}, minibatch: {strategy.train_mb_size}, {where}"
-    if plugin := _mgem(strategy):
+    if plugin := MGEMPlugin.of(strategy):
         m = len(plugin.projector.partition.blocks(strategy.model).sizes)
         chosen = plugin.projector.references.chosen
         text += f"\nconstraints K: {num_constraints}, modules m: {m}, references: {chosen}"
@@ -179,7 +180,7 @@ class _Probe:
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Starts anew, so that the last experience's steps are left in the end."""
-        if plugin := _mgem(strategy):
+        if plugin := MGEMPlugin.of(strategy):
             self.num_constraints = _num_constraints(plugin)
         self.steps = []
         self._timeline.switch(_DATA)
@@ -193,15 +194,6 @@ class _Probe:
             strategy.stop_training()
 
 
-class OneRunOnly(Callback):
-    """Refuses a sweep; by ``SystemExit``, because Hydra turns a callback's exceptions into warnings."""
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Ends the program."""
-        sys.stderr.write("mgem: profile measures one run; leave out --multirun\n")
-        raise SystemExit(2)
-
-
 def _switches(timeline: Timeline, phases: dict[str, str]) -> Any:
     """A plugin that begins a phase in each of these hooks."""
 
@@ -211,17 +203,8 @@ def _switches(timeline: Timeline, phases: dict[str, str]) -> Any:
     return SimpleNamespace(**{hook: partial(switch, name) for hook, name in phases.items()})
 
 
-def _mgem(strategy: Any) -> MGEMPlugin | None:
-    return next((plugin for plugin in strategy.plugins if isinstance(plugin, MGEMPlugin)), None)
-
-
 def _num_constraints(plugin: MGEMPlugin) -> int:
     experiences = len(plugin.memory)
     if plugin.memory.experiences_per_step is not None:
         experiences = min(experiences, plugin.memory.experiences_per_step)
     return experiences * plugin.memory.num_groups
-
-
-def _wait(device: str) -> Callable[[], None] | None:
-    """What waits until a device has done its work; the CPU needs none."""
-    return None if torch.device(device).type == "cpu" else partial(torch.accelerator.synchronize, device)

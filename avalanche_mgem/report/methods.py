@@ -1,15 +1,13 @@
-"""What tells runs apart: the protocol, which must be the same, and the settings of their methods."""
+"""Which settings make a method, and which make a protocol; the names of methods."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-ABSENT = "absent"  # in the place of a value: older configurations lack keys
+from avalanche_mgem.runs import ABSENT, makes_another_run, text
 
-# Where and how a run was made, which changes its results by rounding at most.
-_OF_THE_MACHINE = {"dataset_root", "device", "memory_device", "preload", "eval_mb_size", "output_dir"}
-# No choice of the method: measurements beside it, or what follows from other values.
-_NOT_CHOSEN = {"seed", "inferred", "names", "logger", "channels_last", "gap_patterns_per_exp", "gap_every"}
+# Part of every run, in columns of their own.
+_COLUMNS = {"seed", "names.strategy"}
 
 _PROTOCOL_GROUPS = {"benchmark", "model"}
 _PROTOCOL = {
@@ -22,43 +20,13 @@ _PROTOCOL = {
 }
 
 
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; a list is a value.
-
-    >>> flatten({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "seed": 0})
-    {'optimizer.lr': 0.1, 'optimizer.betas': [0.9, 0.99], 'seed': 0}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def text(value: Any) -> str:
-    """A value as one writes it on the command line; numbers that are equal give the same text.
-
-    >>> text(1.0), text(True), text(None), text([0.5, "a"])
-    ('1', 'true', 'null', '[0.5,a]')
-    """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(text, value))}]"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def chosen_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a flat configuration that says what was run, apart from ``seed`` and the machine."""
-    return {
-        key: value
-        for key, value in config.items()
-        if key.partition(".")[0] not in _NOT_CHOSEN and key.rpartition(".")[2] not in _OF_THE_MACHINE
-    }
+    """The part of a flat configuration that says what was run, without the strategy's name and the seed.
+
+    >>> chosen_settings({"seed": 0, "strategy.memory_strength": 0.5, "device": "cpu"})
+    {'strategy.memory_strength': 0.5}
+    """
+    return {key: value for key, value in config.items() if makes_another_run(key) and key not in _COLUMNS}
 
 
 def is_protocol(key: str) -> bool:
@@ -105,8 +73,7 @@ def counts(key: str, all_settings: Iterable[Mapping[str, Any]]) -> str:
 def label_methods(methods: Mapping[Hashable, tuple[str, Mapping[str, Any]]]) -> dict[Hashable, str]:
     """Names methods by their strategy and, where that has several, by the settings in which these differ.
 
-    A setting that only some of a strategy's methods have tells the age of their configurations more often
-    than a choice: it is named where nothing else tells them apart.
+    A setting that a method lacks is not in its name.
 
     Args:
         methods: for each its strategy and settings.
@@ -118,30 +85,14 @@ def label_methods(methods: Mapping[Hashable, tuple[str, Mapping[str, Any]]]) -> 
     """
     labels: dict[Hashable, str] = {}
     for strategy in dict.fromkeys(strategy for strategy, _ in methods.values()):
-        own = {name: settings for name, (other, settings) in methods.items() if other == strategy}
-        keys = _telling(list(own.values()))
+        members = {name: settings for name, (other, settings) in methods.items() if other == strategy}
+        keys = differing(list(members.values()))
         short = _short_keys(keys)
-        values = {key: _short_values(key, [x[key] for x in own.values() if key in x]) for key in keys}
-        for name, settings in own.items():
+        values = {key: _short_values(key, [x[key] for x in members.values() if key in x]) for key in keys}
+        for name, settings in members.items():
             words = [f"{short[key]}={values[key][text(settings[key])]}" for key in keys if key in settings]
             labels[name] = " ".join([strategy, *words])
     return {name: labels[name] for name in methods}
-
-
-def _telling(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The differing keys that all have, and as few of the others as tell all apart."""
-    different = differing(all_settings)
-    keys = [key for key in different if all(key in settings for settings in all_settings)]
-    others = [key for key in different if key not in keys]
-
-    def classes(keys: Sequence[str]) -> int:
-        return len({tuple(text(s.get(key, ABSENT)) for key in keys) for s in all_settings})
-
-    while others and classes(keys) < len(all_settings):
-        best = max(others, key=lambda key: classes([*keys, key]))
-        keys.append(best)
-        others.remove(best)
-    return keys
 
 
 def _short_keys(keys: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from avalanche_mgem.benchmarks import PermutedDigits
 from avalanche_mgem.data import subsample
-from avalanche_mgem.experiment.metrics import acc, all_metrics, bwd, forgetting, fwt, la
+from avalanche_mgem.runs import acc, all_metrics, bwd, forgetting, fwt, la
 
 # Row 0 is the untrained model.
 R = [

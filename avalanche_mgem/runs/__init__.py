@@ -1,0 +1,72 @@
+"""Run folders: their files, the names in them, what makes two runs the same; reading, claiming and writing.
+
+The command ``mgem`` writes them and ``mgem-report`` reads them. This room knows neither, and no torch.
+"""
+
+from avalanche_mgem.runs._claim import claimed, is_complete, is_running
+from avalanche_mgem.runs._errors import FolderTakenError, UserError
+from avalanche_mgem.runs._files import (
+    CONFIG_FILE,
+    CONSTRAINTS_FILE,
+    ENVIRONMENT_FILE,
+    ERROR_FILE,
+    LOCK_FILE,
+    MATRIX_FILE,
+    SUMMARY_FILE,
+    UNFINISHED_FILE,
+    WANDB_RUN_ID_FILE,
+)
+from avalanche_mgem.runs._formulas import Matrix, acc, all_metrics, bwd, forgetting, fwt, la
+from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
+from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
+from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, LABELS, METRICS, STEP_METRICS
+from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
+from avalanche_mgem.runs._result import Result
+from avalanche_mgem.runs._same import check_same_run
+from avalanche_mgem.runs._write import clear_failure, write_failure, write_run
+
+__all__ = [
+    "ABSENT",
+    "CONFIDENCE",
+    "CONFIG_FILE",
+    "CONSTRAINTS_FILE",
+    "CONSTRAINT_METRICS",
+    "COSTS",
+    "ENVIRONMENT_FILE",
+    "ERROR_FILE",
+    "GAP_METRICS",
+    "LABELS",
+    "LOCK_FILE",
+    "MATRIX_FILE",
+    "METRICS",
+    "STEP_METRICS",
+    "SUMMARY_FILE",
+    "UNFINISHED_FILE",
+    "WANDB_RUN_ID_FILE",
+    "FolderTakenError",
+    "Matrix",
+    "Mean",
+    "Result",
+    "Run",
+    "UserError",
+    "acc",
+    "all_metrics",
+    "bwd",
+    "check_same_run",
+    "claimed",
+    "clear_failure",
+    "error_line",
+    "find_runs",
+    "flatten",
+    "forgetting",
+    "fwt",
+    "is_complete",
+    "is_running",
+    "la",
+    "makes_another_run",
+    "mean_interval",
+    "read_run",
+    "text",
+    "write_failure",
+    "write_run",
+]

@@ -1,0 +1,65 @@
+"""A configuration by dotted keys, and the keys in which two runs may differ and still be the same run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ABSENT = "absent"
+"""Stands for the value of a key that a configuration lacks, as after ``~strategy.ridge``."""
+
+# Parts of the configuration that make no other run:
+# what a run writes beside its results, what it finds out itself, and what a user calls the benchmark.
+_PARTS = ("logger", "inferred", "names.benchmark")
+# Last parts of such keys: where and how a run is made, which changes its results by rounding at most.
+_MACHINE = {
+    "channels_last",
+    "dataset_root",
+    "device",
+    "eval_mb_size",
+    "memory_device",
+    "output_dir",
+    "preload",
+}
+
+
+def makes_another_run(key: str) -> bool:
+    """Whether two configurations that differ in this key are those of two runs.
+
+    A sweep runs configurations once that differ in other keys only, and a report counts them once.
+
+    >>> makes_another_run("strategy.memory_strength"), makes_another_run("seed")
+    (True, True)
+    >>> makes_another_run("benchmark.preload"), makes_another_run("logger.wandb.project")
+    (False, False)
+    """
+    is_of_part = any(key == part or key.startswith(f"{part}.") for part in _PARTS)
+    return not is_of_part and key.rpartition(".")[2] not in _MACHINE
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; a list is a value.
+
+    >>> flatten({"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "seed": 0})
+    {'optimizer.lr': 0.1, 'optimizer.betas': [0.9, 0.99], 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def text(value: Any) -> str:
+    """A value as one writes it on the command line; numbers that are equal give the same text.
+
+    >>> text(1.0), text(True), text(None), text([0.5, "a"])
+    ('1', 'true', 'null', '[0.5,a]')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,114 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from runs.conftest import RESULT
+
+from avalanche_mgem.experiment import compose
+from avalanche_mgem.experiment.configuration import config_folder
+from avalanche_mgem.report import load_results
+from avalanche_mgem.runs import UserError, check_same_run, flatten, makes_another_run, write_run
+
+GROUPS = [
+    f"{group}={path.stem}"
+    for group in ("benchmark", "strategy", "model", "optimizer", "logger")
+    for path in sorted((config_folder() / group).glob("*.yaml"))
+]
+
+
+def keys_of_the_package() -> list[str]:
+    """Every key that some option of some group has and that a user can set."""
+    keys: set[str] = set()
+    for word in GROUPS:
+        # What the command fills in itself nobody can ask for: a report takes it from the folder.
+        keys |= {key for key in flat(compose(word)) if not key.startswith("inferred.")}
+    return sorted(keys)
+
+
+def flat(cfg: DictConfig) -> dict[str, Any]:
+    return flatten(OmegaConf.to_container(cfg))
+
+
+def changed(cfg: DictConfig, key: str) -> DictConfig:
+    """The configuration with another value of the key, which it need not have."""
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    OmegaConf.update(cfg, key, {"seed": 7}.get(key, "another"), force_add=True)
+    return cfg
+
+
+def is_one_run_to_mgem(folder: Path, other: DictConfig) -> bool:
+    try:
+        check_same_run(folder, other)
+    except UserError as error:
+        return "holds a run with another" not in str(error)
+    return True
+
+
+def is_one_run_to_the_report(*folders: Path) -> bool:
+    try:
+        load_results(*folders)
+    except ValueError as error:
+        return "two runs of" in str(error)
+    return False
+
+
+def write(folder: Path, cfg: DictConfig) -> None:
+    result = replace(RESULT, names=dict(cfg.names), seed=cfg.seed)
+    folder.mkdir()
+    write_run(folder, cfg, result, {"torch": "2.15"})
+
+
+@pytest.fixture(scope="module")
+def base() -> DictConfig:
+    return OmegaConf.create(OmegaConf.to_container(compose("strategy=dmgem", "logger=wandb"), resolve=True))
+
+
+@pytest.mark.parametrize("key", keys_of_the_package())
+def test_mgem_and_its_report_agree_on_what_makes_another_run(
+    tmp_path: Path, base: DictConfig, key: str
+) -> None:
+    """A sweep over a key is several runs to both, or one to both."""
+    other = changed(base, key)
+    write(tmp_path / "base", base)
+    write(tmp_path / "other", other)
+    found = is_one_run_to_mgem(tmp_path / "base", other)
+    assert found == (not makes_another_run(key))
+    assert is_one_run_to_the_report(tmp_path / "base", tmp_path / "other") == found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("benchmark.preload", "strategy.memory_device", "channels_last", "device", "dataset_root"),
+        *("eval_mb_size", "output_dir", "logger", "logger.wandb.project", "names.benchmark"),
+    ],
+)
+def test_machine_folders_and_logs_make_no_other_run(key: str) -> None:
+    assert not makes_another_run(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("seed", "strategy.seed", "benchmark.seed", "strategy.memory_strength", "optimizer.lr"),
+        *("model.hidden_size", "train_epochs", "names.strategy", "strategy._target_"),
+        *("gap_patterns_per_exp", "gap_every"),  # a run without the gap cannot stand for one with it
+    ],
+)
+def test_what_is_learnt_or_measured_makes_another_run(key: str) -> None:
+    assert makes_another_run(key)
+
+
+def test_the_same_run_is_known_by_its_settings(tmp_path: Path) -> None:
+    cfg = OmegaConf.create(
+        {"seed": 4, "device": "cpu", "model": {"n": "${inferred.n}"}, "inferred": {"n": None}, "logger": {}}
+    )
+    used = cfg.copy()
+    used.inferred.n = 10
+    write_run(tmp_path, used, RESULT, {})
+    check_same_run(tmp_path, cfg)
+    check_same_run(tmp_path, OmegaConf.merge(cfg, {"device": "cuda", "logger": {"csv": {"a": 1}}}))
+    with pytest.raises(UserError, match=r"another seed \(4 there, 5 here\), x \(absent there, 1 here\);"):
+        check_same_run(tmp_path, OmegaConf.merge(cfg, {"seed": 5, "x": 1}))

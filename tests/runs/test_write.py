@@ -1,0 +1,91 @@
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from runs.conftest import CFG, RESULT, write
+
+from avalanche_mgem.runs import (
+    CONSTRAINT_METRICS,
+    COSTS,
+    METRICS,
+    claimed,
+    clear_failure,
+    error_line,
+    find_runs,
+    read_run,
+    write_failure,
+    write_run,
+)
+
+
+def test_a_finished_run_is_complete(tmp_path: Path) -> None:
+    with claimed(tmp_path / "run"):
+        write(tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "run")) == [
+        "accuracy_matrix.csv", "config.yaml", "environment.json", "summary.json"
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "run/summary.json").read_text()) == RESULT.summary
+    rows = (tmp_path / "run/accuracy_matrix.csv").read_text().splitlines()
+    assert rows[0] == "exp_0,exp_1"
+    assert [[float(cell) for cell in row.split(",")] for row in rows[1:]] == RESULT.matrix
+    config = OmegaConf.load(tmp_path / "run/config.yaml")
+    assert (config.again, config.output_dir) == (4, ".")
+    assert "again: ${seed}" in OmegaConf.to_yaml(CFG)
+    assert json.loads((tmp_path / "run/environment.json").read_text()) == {"overrides": ["seed=4"]}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    rows = [{"experience": 1, "violated_steps": 0.5, "gap_depth": 0.25}]
+    write_run(tmp_path, CFG, replace(RESULT, constraints=rows), {"git": {"dirty": False}})
+    run = read_run(tmp_path)
+    assert (run.path, run.strategy, run.benchmark, run.seed) == (tmp_path, "gem", "b", 4)
+    assert run.numbers == {key: RESULT.summary[key] for key in (*METRICS, *COSTS)}
+    assert run.matrix.tolist() == RESULT.matrix
+    assert run.config == {"seed": 4, "device": "cpu", "again": 4, "output_dir": "."}
+    assert run.environment == {"git.dirty": False}
+    assert run.constraints is not None
+    assert run.constraints.dropna(axis="columns").to_dict("records") == rows
+    assert find_runs([tmp_path]) == ([tmp_path], {})
+    assert repr(run) == f"Run(gem on b, seed 4: ACC 0.517, in {tmp_path})"
+
+
+def test_a_failure_is_left_and_forgotten(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_failure(run, "the loss is nan\nTraceback")
+    assert error_line(run) == "the loss is nan"
+    assert find_runs([tmp_path]) == ([], {run: "the loss is nan"})
+    clear_failure(run)
+    assert error_line(run) is None
+    assert find_runs([tmp_path]) == ([], {run: "unfinished"})
+
+
+def test_a_result_is_shown_in_one_line() -> None:
+    assert repr(RESULT) == "Result(gem on b, seed 4: ACC 0.517 on 2 experiences)"
+    assert RESULT.accuracies.loc[1].tolist() == RESULT.matrix[1]
+
+
+def test_constraints_are_written(tmp_path: Path) -> None:
+    rows = [{"experience": 1, CONSTRAINT_METRICS[0]: 0.5}, {"experience": 2, CONSTRAINT_METRICS[0]: 1.0}]
+    write_run(tmp_path, CFG, replace(RESULT, constraints=rows), {})
+    text = (tmp_path / "constraints.csv").read_text().splitlines()
+    assert text[0].split(",") == ["experience", *CONSTRAINT_METRICS]
+    assert text[2].startswith("2,1.0,")
+
+
+@pytest.mark.parametrize("last", ["config.yaml", "environment.json", "accuracy_matrix.csv"])
+def test_summary_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    move = os.replace
+
+    def die_after(source: Path, target: Path) -> None:
+        move(source, target)
+        if Path(target).name == last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", die_after)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path)
+    assert (tmp_path / last).exists()
+    assert not (tmp_path / "summary.json").exists()
