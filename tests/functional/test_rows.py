@@ -126,6 +126,18 @@ def test_a_row_that_is_not_finite_is_named_in_every_form():
         project(g, rows, modules=modules)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_products_of_half_precision_are_accumulated_in_float32(dtype, diagonal):
+    g, G = (x.to(dtype) for x in gradients(0, K=3, P=5000))
+    K, b = gram(g, G, Blocks((5000,)), diagonal=diagonal)
+    assert K.dtype == b.dtype == torch.float32
+    exact = G.double() @ G.double().T
+    expected = torch.diag(exact.diagonal()) if diagonal else exact
+    torch.testing.assert_close(K[0].double(), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(b[0].double(), G.double() @ g.double(), rtol=1e-5, atol=1e-2)
+
+
 @given(seed=st.integers(0, 100_000), m=st.integers(1, 5))
 @settings(deadline=None)
 def test_products_and_combinations_of_dense_rows(seed, m):
