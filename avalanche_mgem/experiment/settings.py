@@ -115,5 +115,7 @@ def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:
             continue
         # Where other types are allowed too, such as a list in place of a number, only a text is surely wrong.
         if isinstance(value, str) or members <= _SCALARS | {type(None)}:
-            expected = " or ".join(sorted(scalar.__name__ for scalar in scalars))
+            others = [get_origin(kind) or kind for kind in members - scalars - {type(None)}]
+            names = sorted(kind.__name__ for kind in scalars) + sorted(kind.__name__ for kind in others)
+            expected = " or ".join(names)
             raise UserError(f"{group}.{key}={value}: it must be of type {expected}")
