@@ -12,8 +12,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
-	@echo "make test         lint, types and tests, with coverage"
-	@echo "make lint         lint and types only"
+	@echo "make test         lint, types, layers and tests, with coverage"
+	@echo "make lint         lint, types and layers only"
 	@echo "make format       format the code"
 	@echo "make bench        speed and memory beside stock Avalanche, into docs/performance.md (DATASET_ROOT=DIR)"
 	@echo "make clean        remove the virtual environment and caches"
@@ -29,6 +29,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
@@ -40,7 +41,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m bench --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -43,6 +43,15 @@ class Partition:
 
     Raises:
         ValueError: if ``num_modules`` has none of these forms.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), nn.Linear(3, 2))
+        >>> Partition(2).blocks(model).sizes
+        (30, 29)
+        >>> Partition(["0.*", ["2.*", "3.*"]]).blocks(model).sizes
+        (30, 29)
+        >>> Partition("tensor").blocks(model).sizes
+        (24, 6, 18, 3, 6, 2)
     """
 
     def __init__(self, num_modules: ModuleSpec = 1, *, seed: int | None = None):

@@ -5,6 +5,7 @@ import warnings
 import weakref
 from typing import Any, Self, Unpack
 
+import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.training.plugins import SupervisedPlugin
 
@@ -25,7 +26,9 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
     and both together pd-mGEM. The method itself is a :class:`~avalanche_mgem.projector.Projector`.
 
     The projection comes in ``after_backward``: put plugins that add to the gradient before this one, and
-    those that clip it after.
+    those that clip it after. A strategy that scales its loss keeps its ``torch.amp.GradScaler`` as
+    ``strategy.scaler``; the plugin then calls ``unscale_`` before it projects, and leaves a gradient that
+    overflows to the scaler.
 
     Args:
         patterns_per_experience: samples kept of each experience.
@@ -110,10 +113,14 @@ class MGEMPlugin(SupervisedPlugin):  # type: ignore[misc]
         """Projects the gradient of the current minibatch."""
         experience = origin_experience(strategy.experience).current_experience
         strength = self.projector.strength(experience, strategy.clock)
+        scaler: Any = getattr(strategy, "scaler", None)
+        has_scaler = isinstance(scaler, torch.amp.GradScaler) and scaler.is_enabled()
         try:
-            if not math.isfinite(float(strategy.loss.detach())):
+            if has_scaler:
+                scaler.unscale_(strategy.optimizer)
+            elif not math.isfinite(float(strategy.loss.detach())):
                 raise NonFiniteGradientError("loss of the current minibatch")
-            self.projector.project(strength)
+            self.projector.project(strength, leave_non_finite=has_scaler)
         except NonFiniteGradientError as error:
             raise FloatingPointError(
                 f"the {error.what} is not finite while training experience {experience} "

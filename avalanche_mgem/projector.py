@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from avalanche_mgem.functional import (
     GradientRows,
@@ -19,7 +20,7 @@ from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, fingerprint
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.parameters import current_gradient, trainable_parameters, write_gradient
 from avalanche_mgem.partition import Partition
-from avalanche_mgem.references import Criterion, Forward, ReferenceComputer
+from avalanche_mgem.references import Criterion, Forward, ReferenceComputer, averaged
 from avalanche_mgem.schedules import MemoryStrength, check_memory_strength, memory_strength_at
 from avalanche_mgem.solvers import get_solver
 from avalanche_mgem.timing import now, phase
@@ -64,6 +65,9 @@ class Projector:
     conflicts with no reference gradient: one for each past task and group, one problem for each module of
     the parameters. One module and one group is GEM (Lopez-Paz and Ranzato, 2017). More modules are p-mGEM,
     and more groups d-mGEM (Liu et al., 2024, arXiv 2410.00868).
+
+    A model in ``DistributedDataParallel`` is constrained by the memories of all ranks, and every rank makes
+    the same update. Each rank remembers its own share of a task.
 
     Args:
         model: the model. None where it is set later, as ``projector.model``, before the first step.
@@ -209,16 +213,29 @@ class Projector:
         start = now(groups.x.device) if self.keeps_last_step else 0.0
         with phase("references"):
             rows = self.references(groups, model, self.criterion, [p for _, p in named], self.forward)
+            if isinstance(self.model, DistributedDataParallel):
+                rows = averaged(rows, groups, self.model.process_group)
         seconds = now(groups.x.device) - start if self.keeps_last_step else 0.0
         self._step = _Step(groups, named, rows, seconds)
         return True
 
     @torch.no_grad()
-    def project(self, memory_strength: float | None = None) -> None:
+    def project(self, memory_strength: float | None = None, *, leave_non_finite: bool = False) -> None:
         """Projects the gradient in ``.grad``; call it between ``backward()`` and the optimizer's step.
+
+        With a ``GradScaler`` call its ``unscale_`` first, so that g and G have one scale, and leave gradients
+        that overflow to it::
+
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            mgem.project(leave_non_finite=True)
+            scaler.step(optimizer)
+            scaler.update()
 
         Args:
             memory_strength: gamma in this step; None (default) takes that of the projector.
+            leave_non_finite: leave a gradient of the minibatch that is not finite as it is, without an error,
+                for a ``GradScaler``, which skips such a step.
 
         Raises:
             NonFiniteGradientError: if a gradient or the update is not finite. It is a FloatingPointError, and
@@ -230,7 +247,8 @@ class Projector:
                 self.compute_references()
         step, self._step = self._step, None
         if step is None:
-            self._check_unconstrained_gradient()
+            if not leave_non_finite:
+                self._check_unconstrained_gradient()
             return
         parameters = step.parameters
         g = current_gradient(parameters)
@@ -247,6 +265,8 @@ class Projector:
                 report=(lambda report: self._keep(step, report)) if self.keeps_last_step else None,
             )
         except NonFiniteGradientError as error:
+            if leave_non_finite and error.row is None:
+                return
             raise NonFiniteGradientError(_described(error.row, step.groups), error.row) from error
         if z is not g:
             write_gradient(z, parameters)
@@ -286,7 +306,8 @@ class Projector:
     def _known_model(self) -> nn.Module:
         if self.model is None:
             raise ValueError("the projector has no model; set projector.model before the first step.")
-        return self.model
+        # Reference passes go past the reducer of DDP, which waits for a backward() of its own.
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
     def _keep(self, step: _Step, report: ProjectionReport) -> None:
         self.last_step = ConstrainedStep(report, step.groups.sizes, step.groups.origins, step.seconds)

@@ -74,8 +74,9 @@ peval_mode: as in every Avalanche strategy."""
 class MGEM(SupervisedTemplate):  # type: ignore[misc]
     """Fine-grained gradient episodic memory; with one module and one group (the defaults) it is GEM.
 
-    The strategy is an :class:`~avalanche_mgem.plugins.MGEMPlugin` behind the given plugins. Arguments are
-    keyword-only, as in Avalanche, which takes them by position with a warning.
+    The strategy is an :class:`~avalanche_mgem.plugins.MGEMPlugin` behind the given plugins, but before those
+    whose class has "clip" in its name: clipping comes after the projection. Arguments are keyword-only, as in
+    Avalanche, which takes them by position with a warning.
 
     Args:
         {arguments}
@@ -103,9 +104,11 @@ class MGEM(SupervisedTemplate):  # type: ignore[misc]
         rest: dict[str, Any] = dict(arguments)
         options: Any = {name: rest.pop(name) for name in DEFAULTS}
         mgem = MGEMPlugin(rest.pop("patterns_per_exp"), rest.pop("memory_strength"), **options)
-        plugins = [*(rest.pop("plugins") or []), mgem]
+        given = list(rest.pop("plugins") or [])
+        clipping = [plugin for plugin in given if "clip" in type(plugin).__name__.lower()]
+        others = [plugin for plugin in given if plugin not in clipping]
         criterion = rest.pop("criterion") or nn.CrossEntropyLoss()
-        super().__init__(criterion=criterion, plugins=plugins, **rest)
+        super().__init__(criterion=criterion, plugins=[*others, mgem, *clipping], **rest)
 
     def __repr__(self) -> str:
         plugin = MGEMPlugin.of(self)

@@ -1,5 +1,6 @@
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 import torch
 from avalanche.models import IncrementalClassifier
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from avalanche_mgem.partition import Partition, _even_runs, trainable_parameters
+from avalanche_mgem.parameters import trainable_parameters
+from avalanche_mgem.partition import Partition
 
 
 def network() -> nn.Module:
@@ -20,12 +22,13 @@ def modules_by_name(spec, model) -> dict[str, int]:
     parameters = trainable_parameters(model)
     ids = torch.cat([torch.full((p.numel(),), float(i)) for i, (_, p) in enumerate(parameters)])
     found: dict[str, int] = {}
+    assert sum(blocks.sizes) == len(ids) > 0
     for j, part in enumerate(blocks.split(ids)):
         for i in part.unique().long().tolist():
             assert parameters[i][0] not in found
             found[parameters[i][0]] = j
     assert len(found) == len(parameters)
-    return found
+    return {name: found[name] for name, _ in parameters}
 
 
 def test_one_module_by_default():
@@ -35,6 +38,13 @@ def test_one_module_by_default():
 def test_layer_keeps_weight_and_bias_together():
     found = modules_by_name("layer", network())
     assert found == {f"{layer}.{p}": layer for layer in range(4) for p in ("weight", "bias")}
+
+
+def test_layers_of_layers_are_modules_by_their_whole_name():
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
+    found = modules_by_name("layer", model)
+    assert list(found.values()) == [0, 0, 1, 1, 2, 2]
+    assert list(found) == [f"{layer}.{p}" for layer in ("0.0", "0.1", "1") for p in ("weight", "bias")]
 
 
 def test_tensor_is_one_module_each():
@@ -47,17 +57,27 @@ def test_even_runs_are_contiguous_whole_layers():
     assert Partition(4).blocks(network()).sizes == (30, 12, 35, 18)
 
 
+def layers_of(sizes) -> nn.Module:
+    return nn.Sequential(*(nn.Linear(size, 1, bias=False) for size in sizes))
+
+
+def test_even_means_the_least_sum_of_squares():
+    # Sums of cubes, or the largest module, would have the modules 1, 7, 6.
+    assert Partition(3).blocks(layers_of([1, 7, 2, 4])).sizes == (8, 2, 4)
+
+
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=8), data=st.data())
 def test_even_runs_are_the_best_of_all_cuts(sizes, data):
     n = len(sizes)
     m = data.draw(st.integers(1, n))
-    runs = _even_runs([[str(i)] for i in range(n)], {str(i): s for i, s in enumerate(sizes)}, m)
-    assert [name for run in runs for name in run] == [str(i) for i in range(n)]
-    found = sum(sum(sizes[int(i)] for i in run) ** 2 for run in runs)
+    model = layers_of(sizes)
+    modules = list(modules_by_name(m, model).values())  # one a layer
+    assert modules == sorted(modules)
+    assert set(modules) == set(range(m))
+    found = Partition(m).blocks(model).sizes
     all_cuts = [(0, *cuts, n) for cuts in combinations(range(1, n), m - 1)]
     best = min(sum(sum(sizes[i:j]) ** 2 for i, j in pairwise(c)) for c in all_cuts)
-    assert len(runs) == m
-    assert found == best
+    assert sum(size**2 for size in found) == best
 
 
 def test_random_ignores_structure_and_is_even():
@@ -72,6 +92,30 @@ def test_random_ignores_structure_and_is_even():
     assert not torch.equal(torch.cat(parts), x)
     assert torch.equal(Partition("random:4", seed=3).blocks(model).order, blocks.order)
     assert not torch.equal(Partition("random:4", seed=4).blocks(model).order, blocks.order)
+
+
+def test_random_gives_equal_tensors_different_modules():
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 30, bias=False))
+    for seed in (3, -1, 2**64 + 3):
+        order = Partition("random:2", seed=seed).blocks(model).order
+        first = order[order < 900]  # the first tensor's coordinates, module by module
+        assert not torch.equal(first + 900, order[order >= 900])
+
+
+def test_random_may_have_as_many_modules_as_there_are_parameters():
+    model = nn.Linear(3, 1)
+    blocks = Partition("random:4", seed=0).blocks(model)
+    assert sum(blocks.sizes) == 4
+
+
+def test_random_without_a_seed_keeps_its_draw():
+    torch.manual_seed(1)
+    model, partition = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20)), Partition("random:2")
+    before = partition.blocks(model).order
+    torch.manual_seed(2)
+    model[1].requires_grad_(False)
+    after = partition.blocks(model).order
+    assert torch.equal(after, before[before < 420])
 
 
 def test_random_follows_the_global_seed_without_advancing_it():
@@ -107,6 +151,28 @@ def test_freezing_layers_moves_no_border():
     model[0].requires_grad_(False)
     model[1].requires_grad_(False)
     assert set(modules_by_name(2, model).values()) == {0}
+
+
+def test_modules_follow_what_is_frozen_though_the_shapes_are_the_same():
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    partition = Partition([["0.*", "1.*"], "2.*"])
+    model[0].requires_grad_(False)
+    assert partition.blocks(model).sizes == (20, 20)
+    model.requires_grad_(True)
+    model[2].requires_grad_(False)
+    assert partition.blocks(model).sizes == (40,)
+
+
+def test_parameters_that_are_known_already_need_not_be_read_again():
+    model = network()
+    known = trainable_parameters(model)[:2]
+    assert Partition().blocks(model, known).sizes == (30,)
+    assert Partition("tensor").blocks(model, known).sizes == (24, 6)
+
+
+@pytest.mark.parametrize("m", [2, np.int64(2), np.int32(2)])
+def test_any_integer_is_a_number_of_modules(m):
+    assert Partition(m).blocks(network()).sizes == (42, 53)
 
 
 def test_globs_and_functions():

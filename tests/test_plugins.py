@@ -222,6 +222,64 @@ def test_other_plugins_work_beside_it(make_plugin):
     assert accuracy(strategy, benchmark.train_stream) > 0.6
 
 
+class ClipsGradients(SupervisedPlugin):
+    def after_backward(self, strategy, **kwargs):
+        nn.utils.clip_grad_norm_(strategy.model.parameters(), 1e-3)
+
+
+def test_clipping_comes_after_the_projection():
+    step = Probe(
+        "before_update", lambda s: torch.cat([p.grad.flatten() for p in s.model.parameters()]).norm()
+    )
+    make = lambda **kw: DMGEM(patterns_per_exp=20, plugins=[ClipsGradients(), step], **kw)  # noqa: E731
+    train(make, split_digits(5))
+    assert 0 < max(step.seen) <= 1.001e-3
+
+
+class Scaled(Naive):
+    """A strategy whose loss is scaled, as float16 needs it."""
+
+    def backward(self):
+        self.scaler.scale(self.loss).backward()
+
+    def optimizer_step(self):
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def test_a_scaled_loss_has_the_same_updates():
+    def run(scaler):
+        strategy = Scaled(plugins=[MGEMPlugin(20, 5.0, num_groups=2)], **strategy_arguments(mlp()))
+        strategy.scaler = scaler
+        torch.manual_seed(1)
+        for experience in list(split_digits(5).train_stream)[:3]:
+            strategy.train(experience)
+        return parameters_of(strategy.model)
+
+    plain = run(torch.amp.GradScaler("cpu", enabled=False))
+    scaled = run(torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6))
+    torch.testing.assert_close(scaled, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_step_that_overflows_is_left_to_the_scaler(n_before):
+    stream = list(split_digits(5).train_stream)
+    model = mlp()
+    criterion = lambda output, y: 100 * nn.functional.cross_entropy(output, y)  # noqa: E731
+    arguments = {**strategy_arguments(model, lr=1e-3), "criterion": criterion}
+    strategy = Scaled(plugins=[MGEMPlugin(20, 0.1)], **arguments)
+    strategy.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    strategy.train(stream[:n_before])
+    strategy.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
+    seen = []
+    strategy.plugins.append(Probe("after_update", lambda s: seen.append(parameters_of(model).clone())))
+    before = parameters_of(model).clone()
+    strategy.train(stream[n_before])
+    assert torch.equal(seen[0], before)  # skipped
+    assert strategy.scaler.get_scale() < 1e38
+    assert torch.isfinite(parameters_of(model)).all()
+
+
 def test_it_works_in_other_strategies():
     benchmark = split_digits(5)
     strategy = train(lambda **kw: Cumulative(plugins=[PMGEMPlugin(20)], **kw), benchmark, train_epochs=2)

@@ -3,7 +3,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avalanche_mgem.schedules import Cosine, Linear, PerExperience, check_memory_strength, memory_strength_at
+from avalanche_mgem.schedules import (
+    Cosine,
+    Linear,
+    PerExperience,
+    Schedule,
+    check_memory_strength,
+    memory_strength_at,
+)
 
 
 def at(spec, experience, clock=None):
@@ -12,7 +19,9 @@ def at(spec, experience, clock=None):
 
 @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.5)])
 def test_a_number_is_constant(value):
-    assert [at(value, t) for t in (0, 3, 100)] == [float(value)] * 3
+    found = [at(value, t) for t in (0, 3, 100)]
+    assert found == [float(value)] * 3
+    assert {type(strength) for strength in found} == {float}
 
 
 def test_linear_and_cosine_reach_their_ends_and_stay_there():
@@ -31,7 +40,8 @@ def test_a_schedule_over_one_experience_is_its_start():
 
 
 def test_a_list_has_one_value_for_each_experience():
-    assert [at([0, 0.5, 1.0], t) for t in range(3)] == [0, 0.5, 1.0]
+    for values in ([0, 0.5, 1.0], (0, 0.5, 1.0), PerExperience((0, 0.5, 1.0))):
+        assert [at(values, t) for t in range(3)] == [0, 0.5, 1.0]
     with pytest.raises(ValueError, match="lists 3 values but experience 3 is being trained"):
         at([0, 0.5, 1.0], 3)
 
@@ -49,17 +59,38 @@ def test_what_is_not_a_memory_strength_is_refused_at_once(value):
         check_memory_strength(value)
 
 
-@pytest.mark.parametrize("spec", [lambda clock: -1.0, lambda clock: None])
-def test_a_function_may_not_leave_the_range(spec):
-    with pytest.raises(ValueError, match="is not allowed"):
+class Falling(Schedule):
+    """A user's own, which falls below 0."""
+
+    def at(self, experience):
+        return 0.5 - experience
+
+
+@pytest.mark.parametrize("spec", [lambda clock: -1.0, lambda clock: None, Falling()])
+def test_what_a_function_or_schedule_returns_may_not_leave_the_range(spec):
+    with pytest.raises(ValueError, match=r"memory_strength=(-1.0|None|-0.5) is not allowed"):
         at(spec, 1)
 
 
-def test_a_schedule_is_checked_when_it_is_made():
-    for make in (Linear, Cosine):
-        with pytest.raises(ValueError, match="memory_strength=-1 is not allowed"):
-            make(0, -1, 3)
-        with pytest.raises(ValueError, match="n_experiences must be an integer of at least 1; got 0"):
-            make(0, 1, 0)
+def test_a_users_own_schedule_is_asked_for_each_experience():
+    assert at(Falling(), 0) == 0.5
+
+
+@pytest.mark.parametrize("make", [Linear, Cosine])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 0, 3), "memory_strength=-1 is not allowed"),
+        ((0, -1, 3), "memory_strength=-1 is not allowed"),
+        ((0, 1, 0), "n_experiences must be an integer of at least 1; got 0"),
+        ((0, 1, 2.5), "n_experiences must be an integer of at least 1; got 2.5"),
+    ],
+)
+def test_a_ramp_is_checked_when_it_is_made(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(*arguments)
+
+
+def test_a_list_is_checked_when_it_is_made():
     with pytest.raises(ValueError, match="memory_strength=-1 is not allowed"):
         PerExperience([0.5, -1])

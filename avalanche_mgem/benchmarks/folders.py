@@ -52,6 +52,17 @@ def ImageFolders(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     Raises:
         ValueError: if a folder is missing or empty, if an experience tests a class that it does not train, or
             if an argument is not allowed. Also later, when a file is read that is not an image.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as root:
+        ...     for path in ("day/train/cat", "day/test/cat", "night/train/cat", "night/test/cat"):
+        ...         Path(root, path).mkdir(parents=True)
+        ...         Image.new("RGB", (9, 9)).save(Path(root, path, "1.png"))
+        ...     benchmark = ImageFolders(root, image_size=4)
+        >>> [len(experience.dataset) for experience in benchmark.train_stream]
+        [1, 1]
     """
     root = Path(dataset_root)
     known = subfolders(root, "a folder for each experience")

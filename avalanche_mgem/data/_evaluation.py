@@ -15,6 +15,16 @@ class BatchedEvaluation(SupervisedPlugin):  # type: ignore[misc]
     Avalanche's loader first follows each sample through the subsets and concatenations of its dataset, to
     find a faster way. Then it asks for one sample after the other. Both take longer than a small network
     takes to evaluate the samples.
+
+    Example:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avalanche_mgem.benchmarks import SplitDigits
+        >>> from avalanche_mgem.data import preload
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> strategy = Naive(model=model, optimizer=sgd, plugins=[BatchedEvaluation()], evaluator=None)
+        >>> results = strategy.eval(preload(SplitDigits(5, seed=0)).test_stream)
     """
 
     def before_eval_exp(self, strategy: Any, *_: Any, **__: Any) -> None:

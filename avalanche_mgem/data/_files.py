@@ -24,6 +24,12 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
 
     Raises:
         ValueError: if ``image_size`` is below 1.
+
+    Example:
+        >>> pixels = np.zeros((28, 28), dtype=np.uint8)
+        >>> image, target = RGBImages([pixels], [7], image_size=32)[0]
+        >>> image.mode, image.size, target
+        ('RGB', (32, 32), 7)
     """
 
     def __init__(

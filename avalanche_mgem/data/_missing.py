@@ -33,6 +33,10 @@ def missing_file(benchmark: str, dataset_root: str | Path) -> Path | None:
 
     Returns:
         Its path. None if nothing is missing, or if the function's files are not known here.
+
+    Example:
+        >>> missing_file("SplitCIFAR100", "nowhere").as_posix()
+        'nowhere/cifar-100-python/train'
     """
     paths = (Path(dataset_root) / name for name in _FILES.get(benchmark, ()))
     return next((path for path in paths if not path.exists()), None)

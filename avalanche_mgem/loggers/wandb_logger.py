@@ -56,8 +56,10 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
             ``save_artifact`` without a folder, and for options that W&B refuses.
 
     Example:
-        >>> logger = WandBLogger("my-project", config={"lr": 0.1})  # doctest: +SKIP
-        >>> evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[logger])  # doctest: +SKIP
+        >>> from avalanche.evaluation.metrics import accuracy_metrics
+        >>> from avalanche.training.plugins import EvaluationPlugin
+        >>> logger = WandBLogger("my-project", config={"lr": 0.1})
+        >>> evaluator = EvaluationPlugin(*accuracy_metrics(stream=True), loggers=[logger])
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from avalanche_mgem.references._capture import LayerwiseError
 from avalanche_mgem.references._computer import BACKENDS, Backend, ReferenceComputer
+from avalanche_mgem.references._distributed import averaged
 from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._layerwise import Layerwise
 from avalanche_mgem.references._loop import Criterion, Forward, loop
@@ -18,6 +19,7 @@ __all__ = [
     "Layerwise",
     "LayerwiseError",
     "ReferenceComputer",
+    "averaged",
     "loop",
     "reference_mode",
 ]

@@ -17,15 +17,13 @@ from avalanche.training import DER, GEM, Cumulative, JointTraining, Naive, Repla
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.storage_policy import ReservoirSamplingBuffer
 from helpers import MLP, Probe, parameters_of, strategy_arguments
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 from torchvision import transforms as T  # noqa: N812
 from torchvision.datasets import CIFAR100
 
 from avalanche_mgem import DMGEM
 from avalanche_mgem.benchmarks import PermutedDigits, PermutedMNIST, SplitDigits
-from avalanche_mgem.benchmarks.digits import _LabelledTensors
 from avalanche_mgem.data import BatchedEvaluation, preload, subsample
-from avalanche_mgem.data._batches import Sample
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.memory import EpisodicMemory
 
@@ -42,6 +40,11 @@ def data(benchmark: CLScenario, number: int = 0) -> Any:
     return benchmark.train_stream[number].dataset
 
 
+def is_unread(sample: Any) -> bool:
+    """Whether it is not yet the list that Avalanche makes of a sample."""
+    return type(sample) is not list and sample.read is None
+
+
 def assert_same(a: Any, b: Any) -> None:
     assert len(a) == len(b) > 0
     for x, y in zip(a, b, strict=True):
@@ -52,8 +55,9 @@ def assert_same(a: Any, b: Any) -> None:
 def test_a_sample_is_avalanches_list() -> None:
     for benchmark in (DIGITS, SPLIT):
         expected, sample = data(benchmark)[3], data(preload(benchmark))[np.int64(3)]
-        assert type(sample) is Sample
+        assert is_unread(sample)
         x, y, t = sample
+        assert not is_unread(sample)
         assert torch.equal(x, expected[0])
         assert ([y, t], type(y), type(t)) == (expected[1:], type(expected[1]), type(expected[2]))
         assert len(sample) == len(expected) == 3
@@ -63,7 +67,7 @@ def test_a_sample_is_avalanches_list() -> None:
 @pytest.mark.parametrize("index", [60, 1000])
 def test_there_is_an_end(index: int) -> None:
     for benchmark in (DIGITS, PRELOADED):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError):  # Avalanche's has no text
             data(benchmark)[index]
     assert len(list(data(PRELOADED))) == 60
 
@@ -107,7 +111,7 @@ def test_no_sample_is_read(mnist_root: Path, monkeypatch: pytest.MonkeyPatch) ->
     strategy = Replay(mem_size=20, **strategy_arguments(torch.nn.Sequential(torch.nn.Flatten(), model)))
     trained(strategy, benchmark)
     memory = EpisodicMemory(10)
-    memory.update(benchmark.train_stream[0])
+    memory.remember(benchmark.train_stream[0].dataset.eval())
     assert len(memory) == 1
 
 
@@ -132,7 +136,7 @@ def test_pickled_datasets() -> None:
     train = pickle.loads(pickle.dumps([e.dataset for e in PRELOADED.train_stream]))
     for number, dataset in enumerate(train):
         samples = [dataset[i] for i in range(20)]
-        assert type(samples[0]) is Sample
+        assert all(map(is_unread, samples))
         assert_same(
             dataset.collate_fn(samples), default_collate([data(DIGITS, number)[i] for i in range(20)])
         )
@@ -155,16 +159,16 @@ def test_images_of_another_type_in_one_dataset() -> None:
         parts = []
         for dtype in (torch.float32, torch.float64):
             images = torch.arange(64.0).view(16, 1, 2, 2).to(dtype) / 3
-            benchmark = nc_benchmark(
-                *[_LabelledTensors(images, torch.arange(16) % 2)] * 2, 1, task_labels=False
-            )
+            dataset = TensorDataset(images, torch.arange(16) % 2)
+            dataset.targets = dataset.tensors[1].tolist()  # where Avalanche looks for the classes
+            benchmark = nc_benchmark(dataset, dataset, 1, task_labels=False)
             parts.append(data(preload(benchmark) if is_preloaded else benchmark))
         return concat_datasets(parts)
 
     stock, preloaded = joined(False), joined(True)
     for indices in (range(16), range(16, 32), range(8, 24)):
         samples = [preloaded[i] for i in indices]
-        assert type(samples[0]) is (Sample if indices[0] < 16 else list)
+        assert is_unread(samples[0]) == (indices[0] < 16)
         assert_same(preloaded.collate_fn(samples), default_collate([stock[i] for i in indices]))
 
 
@@ -194,7 +198,7 @@ def test_a_buffer_of_all_experiences() -> None:
             buffer.update_from_dataset(experience.dataset)
         samples = [buffer.buffer[i] for i in range(25)]
         buffers.append(buffer.buffer.collate_fn(samples))
-    assert type(samples[0]) is Sample
+    assert all(map(is_unread, samples))
     assert_same(*buffers)
 
 
@@ -203,7 +207,7 @@ def test_online_streams() -> None:
     for a, b in zip(*streams, strict=True):
         n = len(a.dataset)
         samples = [b.dataset[i] for i in range(n)]
-        assert type(samples[0]) is Sample
+        assert all(map(is_unread, samples))
         assert_same(b.dataset.collate_fn(samples), default_collate([a.dataset[i] for i in range(n)]))
 
 
@@ -263,9 +267,11 @@ def test_whole_runs_are_equal(name: str, task_labels: bool) -> None:
 
 
 def test_only_preloaded_benchmarks_are_evaluated_with_torchs_loader() -> None:
-    probe = Probe("before_eval_iteration", lambda strategy: type(strategy.dataloader))
+    probe = Probe("after_eval_iteration", lambda strategy: (type(strategy.dataloader), len(strategy.mb_x)))
     model = torch.nn.Sequential(torch.nn.Flatten(), MLP())
-    strategy = Naive(**strategy_arguments(model), plugins=[BatchedEvaluation(), probe], eval_mb_size=40)
+    strategy = Naive(**strategy_arguments(model), plugins=[BatchedEvaluation(), probe], eval_mb_size=25)
     for benchmark in (DIGITS, PRELOADED):
         strategy.eval(benchmark.test_stream)
-    assert probe.seen == [SingleDatasetDataLoader] * 3 + [DataLoader] * 3
+    loaders, sizes = zip(*probe.seen, strict=True)
+    assert loaders == (SingleDatasetDataLoader,) * 6 + (DataLoader,) * 6
+    assert sizes == (25, 15) * 6  # of 40 images

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalanche_mgem.benchmarks import PermutedDigits, SplitDigits, rotation_angles
-from avalanche_mgem.data import missing_file, subsample
-from avalanche_mgem.data._missing import _FILES
+from avalanche_mgem.data import MNIST_FILES, missing_file, subsample
 
 BENCHMARK = PermutedDigits(3, seed=0, return_task_id=True)
 
@@ -44,6 +44,14 @@ def test_experiences_get_different_samples_and_the_seed_decides() -> None:
     sums = [[round(x, 3) for x, *_ in experience] for experience in content(small)]
     assert sums[0] != sums[1]  # a permutation of the pixels keeps the sums
     assert content(subsample(BENCHMARK, 100, seed=0)) == content(small)
+    assert content(subsample(BENCHMARK, None, 50, seed=0), "test") == content(small, "test")
+
+
+def test_the_samples_stay_in_the_order_of_the_benchmark() -> None:
+    small = subsample(BENCHMARK, 200, seed=0)
+    for kept, whole in zip(content(small), content(BENCHMARK), strict=True):
+        places = iter(whole)
+        assert all(sample in places for sample in kept)  # each behind the one before
 
 
 def test_what_is_kept() -> None:
@@ -84,11 +92,25 @@ def test_one_angle_in_each_interval(n: int, seed: int) -> None:
     assert angles != rotation_angles(n, seed + 1)
 
 
-@pytest.mark.parametrize("name", _FILES)
-def test_the_first_missing_file_is_named(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
-    for file in _FILES[name]:
+MNISTS = [name.removeprefix("MNIST/") for name in MNIST_FILES]
+FILES = {
+    "SplitMNIST": [f"MNIST/{name}" for name in MNISTS],
+    "PermutedMNIST": [f"MNIST/{name}" for name in MNISTS],
+    "RotatedMNIST": [f"MNIST/{name}" for name in MNISTS],
+    "PermutedFashionMNIST": [f"FashionMNIST/{name}" for name in MNISTS],
+    "SplitCIFAR100": [f"cifar-100-python/{name}" for name in ("train", "test", "meta")],
+    "SplitTinyImageNet": [
+        f"tiny-imagenet-200/{name}"
+        for name in ("wnids.txt", "train", "val/images", "val/val_annotations.txt")
+    ],
+    "CORe50": [],  # not known here
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_first_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    for file in FILES[name]:
         assert missing_file(name, tmp_path) == tmp_path / file
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert missing_file(name, tmp_path) is None
-    assert missing_file("CORe50", tmp_path / "nowhere") is None

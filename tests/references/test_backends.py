@@ -221,6 +221,39 @@ def test_the_trunk_runs_once_for_all_tasks():
     assert seen == [8]
 
 
+class SharedWithHead(nn.Module):
+    """Trunk and head of task 0 have one weight, which samples of task 1 reach in the trunk only."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Linear(6, 6)
+        self.heads = nn.ModuleDict({"0": nn.Linear(6, 6), "1": nn.Linear(6, 6)})
+        self.heads["0"].weight = self.trunk.weight
+
+    def forward_single_task(self, x, task_label):
+        return self.heads[str(task_label)](x)
+
+    def forward(self, x, task_labels):
+        h = torch.tanh(self.trunk(x))
+        out = torch.empty_like(h)
+        for task in task_labels.unique().tolist():
+            out[task_labels == task] = self.forward_single_task(h[task_labels == task], task)
+        return out
+
+
+def test_a_weight_that_trunk_and_a_head_share_has_the_gradients_of_both(monkeypatch):
+    for file in ("_factors", "_layerwise"):  # so few samples would go by pairs, without rows
+        monkeypatch.setattr(f"avalanche_mgem.references.{file}.is_cheaper_by_samples", lambda *_: False)
+    model, compute = SharedWithHead().double(), Layerwise(sample_bytes=1.0)
+    labels = torch.tensor([0] * 4 + [1] * 5)
+    groups = memory_groups(torch.randn(9, 6, dtype=torch.float64), torch.randint(0, 6, (9,)), (4, 5), labels)
+    args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    for _ in range(2):  # a second time over memory that is full of the first
+        assert_equal_rows(compute(groups, *args).dense(), loop(groups, *args))
+        with torch.no_grad():
+            model.trunk.weight.add_(1.0)
+
+
 def test_layerwise_takes_mixed_tasks_in_one_group():
     model = mlp(multi_head=True)
     model.classifier.masking = False
@@ -414,6 +447,16 @@ def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_al
     assert references.chosen == "layerwise"
     for (key, a), b in zip(before.items(), model.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_trying_a_model_leaves_its_running_statistics_alone():
+    model, groups = problem("paper cnn")
+    other = copy.deepcopy(model)
+    ReferenceComputer("auto", batchnorm="update")(groups, model, CE, list(model.parameters()))
+    ReferenceComputer("loop", batchnorm="update")(groups, other, CE, list(other.parameters()))
+    assert any(m.num_batches_tracked == len(groups) for m in model.modules() if hasattr(m, "momentum"))
+    for (key, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=key)
 
 
 def compiled_in_place(model):

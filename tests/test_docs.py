@@ -1,0 +1,33 @@
+"""The blocks of the documentation run."""
+
+import re
+from pathlib import Path
+
+import torch
+from avalanche.training import Naive
+from helpers import MLP, digits, split_digits
+from torch.utils.data import DataLoader, TensorDataset
+
+from avalanche_mgem import DMGEMPlugin, Projector
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_recipes_of_the_training_page_run():
+    plain, avalanche = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), flags=re.DOTALL)
+    x, y = digits(60)
+    model = MLP()
+    names = {
+        "torch": torch, "DataLoader": DataLoader, "Naive": Naive,
+        "Projector": Projector, "DMGEMPlugin": DMGEMPlugin,
+        "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "criterion": torch.nn.CrossEntropyLoss(), "device": "cpu",
+        "tasks": [TensorDataset(x[:30], y[:30]), TensorDataset(x[30:], y[30:])],
+    }  # fmt: skip
+    exec(plain, names)
+    assert len(names["mgem"].memory) == 2
+    exec(avalanche, names)
+    for experience in list(split_digits(5).train_stream)[:2]:
+        names["strategy"].train(experience)
+    assert len(DMGEMPlugin.of(names["strategy"]).memory) == 2
+    assert all(torch.isfinite(p).all() for p in model.parameters())
