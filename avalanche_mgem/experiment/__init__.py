@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "UserError", "compose", "run"]
 
-# Imported when they are asked for: torch and Avalanche take seconds, for which --help need not wait.
+# A name is imported at its first use: torch and Avalanche take seconds, and --help needs neither.
 _HOMES = {
     "Result": "avalanche_mgem.runs",
     "UserError": "avalanche_mgem.runs",

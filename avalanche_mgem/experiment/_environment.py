@@ -1,4 +1,4 @@
-"""What results can depend on besides the configuration: versions, machine, source; and the memory used."""
+"""Versions, machine and source, on which results can depend; and the memory that a run uses."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ def environment(device: str) -> dict[str, Any]:
     """Versions, machine and source revision, as far as results can depend on them."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,  # with the CUDA that it was built for
+        "torch": torch.__version__,  # with its CUDA, as in 2.15.0+cu132
         **{package: _version(package) for package in _PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "platform": platform.platform(),
@@ -25,14 +25,14 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Begins to measure :func:`peak_memory_mb` anew, so that a sweep's runs do not see each other's."""
+    """Starts :func:`peak_memory_mb` again from the memory in use, so that each run of a sweep has its own."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for number in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(number)
     if platform.system() == "Linux":
         try:
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
-        except OSError:  # some containers forbid it; then it is the process's so far
+        except OSError:  # some containers forbid it: then the peak is that of all runs of the process so far
             return
 
 
@@ -62,7 +62,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(file: Path) -> dict[str, Any] | None:
-    """Revision of the repository that the file is of; null if none, as in a virtual environment."""
+    """Revision of the repository that holds the file; None without one, as in a virtual environment."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(file.parent), *arguments]

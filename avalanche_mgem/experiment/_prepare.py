@@ -1,4 +1,4 @@
-"""From a configuration to one that is checked and complete, and to its benchmark."""
+"""What comes before a model: the checks of a configuration, and its benchmark."""
 
 import sys
 from math import prod
@@ -15,7 +15,7 @@ from avalanche_mgem.runs import UserError
 
 
 def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
-    """Checks a configuration, builds its benchmark, and fills in what a model must know of that.
+    """Checks a configuration, builds its benchmark, and fills in what a model must know of it.
 
     Args:
         cfg: what :func:`~avalanche_mgem.experiment.compose` gives; it stays as it is.
@@ -27,7 +27,7 @@ def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
         UserError: for a value that is not allowed, a benchmark that does not fit, or data that is missing.
     """
     cfg = cfg.copy()
-    OmegaConf.set_readonly(cfg, False)  # of an earlier call
+    OmegaConf.set_readonly(cfg, False)  # it may come from an earlier call
     check_settings(cfg)
     is_preloaded = _is_preloaded(cfg)
     benchmark = _benchmark(cfg)
@@ -44,12 +44,12 @@ def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
 
 
 def loader_options(cfg: DictConfig) -> dict[str, bool]:
-    """For ``train`` and ``eval`` of a strategy: images that are on the GPU already cannot be pinned."""
+    """Keyword arguments for a strategy's ``train`` and ``eval``. Images on the GPU cannot be pinned."""
     return {"pin_memory": _is_cuda(cfg) and not _is_preloaded(cfg)}
 
 
 def _benchmark(cfg: DictConfig) -> Any:
-    """Builds the benchmark whole, and checks that mgem can train and test on it."""
+    """Builds the whole benchmark, and checks that mgem can train and test on it."""
     name = str(cfg.benchmark._target_).rpartition(".")[2]
     node = cfg.benchmark.copy()
     with open_dict(node):
@@ -78,7 +78,7 @@ def _benchmark(cfg: DictConfig) -> Any:
 def _inferred(benchmark: Any) -> dict[str, Any]:
     """What a model must know of the benchmark, and how much data there is.
 
-    Not from ``benchmark.n_classes``: permuted MNIST counts its ten classes anew in each experience.
+    It does not use ``benchmark.n_classes``: permuted MNIST counts its ten classes again in each experience.
     """
     classes = (max(experience.classes_in_this_experience) for experience in benchmark.train_stream)
     image = benchmark.train_stream[0].dataset[0][0]

@@ -23,8 +23,8 @@ from avalanche_mgem.timing import Timeline, Times, wait_for
 _DATA, _GRADIENT, _OPTIMIZER, _NETWORK, _OTHER = "data", "current gradient", "optimizer", "network", "other"
 _PROJECTION = ("references", "gram", "solver", "combine")  # as our plugin and the projection name them
 
-# What a hook of Avalanche's loop begins, called before the other plugins' hooks of that name: their work is
-# "other", but for the phases that they name themselves.
+# The phase that begins with a hook of Avalanche's loop. The first plugin switches to it, so that the work of
+# the other plugins in that hook is "other", except for the phases that they name themselves.
 _FIRST = dict.fromkeys(
     (
         "before_training_iteration", "after_forward", "before_backward", "after_backward", "after_update",
@@ -32,7 +32,7 @@ _FIRST = dict.fromkeys(
     ),
     _OTHER,
 )  # fmt: skip
-# What it begins, called after theirs.
+# The phase that begins after the other plugins are done with the hook. The last plugin switches to it.
 _LAST = {
     "before_forward": _GRADIENT,
     "after_forward": _GRADIENT,  # the loss
@@ -45,7 +45,7 @@ _LAST = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """What was measured.
 
@@ -62,6 +62,9 @@ class Profile:
     evaluation: Times
     samples: int
     description: str
+
+    def __repr__(self) -> str:
+        return f"Profile({len(self.steps)} steps, {self.samples} test samples; {self.description!r})"
 
 
 def profile(cfg: DictConfig) -> Profile:
@@ -117,7 +120,7 @@ def print_profile(profile: Profile, title: str) -> None:
 
 
 def _step_table(profile: Profile) -> Table:
-    """The shares are those of the means, which add up, as medians do not."""
+    """The table of a step. Shares are those of the means, because medians do not add up."""
     table = _table("phase", "mean ms", "median ms", "share", "calls")
     totals = [sum(step.seconds.values()) for step in profile.steps]
     for name in _names(profile.step_phases, profile.steps):
@@ -150,7 +153,7 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _names(expected: Sequence[str], times: Sequence[Times]) -> Iterable[str]:
-    """The phases of a table: others, such as a user's own, come last, so that the rows add up to all."""
+    """The phases of a table. Unexpected ones, as of a user's plugin, come last: the rows add up to all."""
     return dict.fromkeys([*expected, *(name for time in times for name in time.seconds)])
 
 
@@ -179,7 +182,7 @@ class _Probe:
         self._limit = limit
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Starts anew, so that the last experience's steps are left in the end."""
+        """Forgets the steps of the experience before: the last one's are left in the end."""
         if plugin := MGEMPlugin.of(strategy):
             self.num_constraints = _num_constraints(plugin)
         self.steps = []

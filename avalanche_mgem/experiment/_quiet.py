@@ -1,4 +1,4 @@
-"""Silence for third-party warnings that tell the user of the command nothing."""
+"""Silence for warnings of other packages that a user of the command can do nothing about."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Deprecations that only Avalanche can act on; ours are its releases below 0.7.
+# Deprecations in Avalanche's releases below 0.7, the ones that this package allows.
 _HARMLESS = (
     "Call to deprecated function update",  # its replay and ER-ACE on its own storage policy
     "__array_wrap__ must accept context",  # its synaptic intelligence calls NumPy on torch tensors

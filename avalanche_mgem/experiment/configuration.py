@@ -1,4 +1,4 @@
-"""The configuration that travels with the package: where it is, and how Python gets at it."""
+"""The configuration files of the package: where they are, and what they make of a user's words."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
     """
     search_path = [] if config_dir is None else [_search_path(Path(config_dir))]
     register_resolvers()
-    GlobalHydra.instance().clear()  # a run or another composition in this process has left its own
+    GlobalHydra.instance().clear()  # a run or another composition in this process may have left one
     with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
     names = {group: cfg.hydra.runtime.choices.get(group) for group in cfg.names}
@@ -69,7 +69,7 @@ def register_resolvers() -> None:
 
 
 def _times(factor: int, number: int | None) -> int | None:
-    """A product; null while the number is not known, as that of experiences before there is a benchmark."""
+    """A product; null while the number is not known, as that of experiences before the benchmark is built."""
     return None if number is None else factor * number
 
 

@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from avalanche_mgem.experiment.configuration import config_folder
 
-# By the configuration that a launcher's package brings.
+# The extra of this package that brings a launcher, by the launcher's configuration.
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
 
 

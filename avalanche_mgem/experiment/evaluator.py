@@ -27,7 +27,7 @@ def make_loggers(cfg: DictConfig) -> list[BaseLogger]:
 
 
 def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> EvaluationPlugin:
-    """Accuracy and what the constraints did; the rest only where a logger takes it, because it costs time."""
+    """Measures accuracy and what the constraints did. The rest costs time, and is for loggers only."""
     metrics = [accuracy_metrics(experience=True), constraint_metrics(experience=True)]
     if cfg.gap_patterns_per_exp is not None:
         metrics.append(
@@ -48,7 +48,7 @@ def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> Evaluation
 
 
 def accuracies(metrics: dict[str, Any]) -> list[float]:
-    """The accuracy on each test experience; not the stream's, which is weighted by samples."""
+    """The accuracy on each test experience. The stream's accuracy would be weighted by samples."""
     by_experience = {}
     for name, value in metrics.items():
         match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/(?:Task\d+/)?Exp(\d+)", name)

@@ -31,7 +31,7 @@ def main() -> None:
     """Runs the command; a mistake of the user's ends it with one line on standard error and status 2."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ["MGEM_DEBUG"] = "1"
-    # Hydra would print an error in several lines of its own and exit; now it raises it, and it comes here.
+    # Without it, Hydra prints an error in several lines and exits. With it, Hydra raises the error.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if "--version" in sys.argv[1:]:  # Hydra's own would print Hydra's
         print(f"mgem {avalanche_mgem.__version__}")  # noqa: T201
@@ -68,7 +68,7 @@ def job(cfg: DictConfig) -> None:
         sweep = HydraConfig.get().sweep.dir
         sys.stderr.write(f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n")
         raise
-    except FolderTakenError:  # the same sweep, started twice: nothing of the other's is touched
+    except FolderTakenError:  # the same sweep was started twice
         folder = Path(HydraConfig.get().runtime.output_dir)
         sys.stderr.write(f"mgem: {folder.name}: left to another process\n")
     except Exception as error:
@@ -111,7 +111,7 @@ def fail(message: str) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    # Imported here: torch and Avalanche take seconds, for which --help and a misspelt option need not wait.
+    # Imported here: torch and Avalanche take seconds, and --help or a misspelt option needs neither.
     from avalanche_mgem.experiment.api import execute
     from avalanche_mgem.experiment.table import print_run
 

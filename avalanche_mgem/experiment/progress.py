@@ -39,21 +39,21 @@ class ProgressBar(SupervisedPlugin):  # type: ignore[misc]
         self._progress.stop()
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Starts anew, because only now the number of minibatches is known (a replay adds some)."""
+        """Restarts the bar: only now the number of minibatches is known (a replay adds some)."""
         number = strategy.experience.current_experience + 1
         self._restart(f"training {number}/{self._n_experiences}", len(strategy.dataloader))
 
     def before_eval(self, strategy: Any, **_: Any) -> None:
-        """Starts anew, over the minibatches of all test experiences."""
+        """Restarts the bar, for the minibatches of all test experiences."""
         sizes = (len(experience.dataset) for experience in strategy.current_eval_stream)
         self._restart("testing", sum(-(-size // strategy.eval_mb_size) for size in sizes))
 
     def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """One minibatch on."""
+        """Counts a minibatch."""
         self._progress.advance(self._task)
 
     def after_eval_iteration(self, strategy: Any, **_: Any) -> None:
-        """One minibatch on."""
+        """Counts a minibatch."""
         self._progress.advance(self._task)
 
     def _restart(self, description: str, total: int) -> None:

@@ -91,12 +91,12 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
         plugins=[progress, BatchedEvaluation()],
         evaluator=make_evaluator(cfg, loggers),
     )
-    strategy.eval_every = 0  # Avalanche's forward transfer asks for it; evaluation stays what run() calls
+    strategy.eval_every = 0  # Avalanche's forward transfer refuses -1
     return strategy
 
 
 def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
-    """What is trained one after the other: experiences; joint training takes the whole stream at once."""
+    """What ``train`` takes, one after the other: experiences, or for joint training the whole stream."""
     return [benchmark.train_stream] if isinstance(strategy, JointTraining) else benchmark.train_stream
 
 
@@ -129,7 +129,7 @@ def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
 
 
 def _check_outputs(cfg: DictConfig, output: Any) -> None:
-    """Refuses a model with fewer outputs than classes, with which the loss fails somewhere in training."""
+    """Refuses a model with fewer outputs than classes: its loss would fail somewhere in training."""
     found, needed = output.shape[-1] if isinstance(output, torch.Tensor) else None, cfg.inferred.num_classes
     if found is None or found < needed:
         what = type(output).__name__ if found is None else f"{found} outputs"

@@ -30,7 +30,7 @@ _SCALARS: set[Any] = {int, float, bool, str}
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Checks the top-level values, and puts in what they stand for: the device's name, the data's full path.
+    """Checks the top-level values. Fills in the device for ``auto``, the data's full path, and missing names.
 
     Raises:
         UserError: naming the key, its value and what is allowed.
@@ -52,7 +52,7 @@ def check_settings(cfg: DictConfig) -> None:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
             raise UserError(f"{group} needs a _target_, the import path of a class or function")
     for group, name in cfg.names.items():
-        cfg.names[group] = name or cfg[group]._target_.rpartition(".")[2]  # not chosen by name
+        cfg.names[group] = name or cfg[group]._target_.rpartition(".")[2]  # by _target_ alone
     if not isinstance(cfg.dataset_root, str):
         raise UserError(f"dataset_root={cfg.dataset_root}: it must be a folder")
     cfg.device = _device(str(cfg.device))
@@ -101,11 +101,11 @@ def build(group: str, node: DictConfig, kind: type, **objects: Any) -> Any:
 
 
 def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:
-    """Refuses ``strategy.mem_size=abc`` here, because most classes notice it late and in no clear words."""
+    """Refuses values such as ``strategy.mem_size=abc``: most classes notice them late and not clearly."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = get_type_hints(inspect.unwrap(function))
-    except (NameError, TypeError):  # annotations that only a type checker can read: nothing to compare with
+    except (NameError, TypeError):  # annotations that only a type checker can read
         return
     for key, value in values.items():
         hint = hints.get(key)

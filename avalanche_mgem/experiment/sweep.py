@@ -93,7 +93,7 @@ def _read(folder: Path) -> tuple[list[Run], list[str]]:
 
 
 def _failures(folder: Path) -> dict[str, str]:
-    """The runs that have left an error, or nothing because their process was ended; a line for each."""
+    """A line for each run that has left an error, or whose process was ended."""
     failures = {}
     for run in _folders(folder):
         if error := error_line(run):

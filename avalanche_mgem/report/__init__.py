@@ -1,4 +1,4 @@
-"""The command ``mgem-report``: what run folders say together. Knows their files alone, and needs no torch."""
+"""The command ``mgem-report``: statistics, tables and figures of run folders. It needs no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Results", "load_results", "write_report"]
 
-# Imported when they are asked for: pandas and matplotlib take a second, for which --help need not wait.
+# A name is imported at its first use: pandas and matplotlib take a second, and --help needs neither.
 _HOMES = {"Report": "write", "Results": "results", "load_results": "load", "write_report": "write"}
 
 

@@ -17,8 +17,8 @@ Settings = dict[str, Any]
 def print_sweep(runs: Sequence[Run]) -> None:
     """Prints means with 95 % intervals over seeds, a table for each protocol, for 80 columns.
 
-    A sweep may hold what a report refuses: runs of several protocols, such as of several benchmarks, and runs
-    that differ in nothing but the words that asked for them. Of these the first counts, and a line says so.
+    A sweep may hold what a report refuses: several protocols, such as several benchmarks, and the same run
+    twice, asked for in different words. The first of two such runs counts, and a line names both.
     """
     repeats = []
     for title, members in _by_protocol(runs).items():
@@ -36,7 +36,7 @@ def print_sweep(runs: Sequence[Run]) -> None:
 
 
 def _by_protocol(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Settings]]]:
-    """Runs with their settings, by the benchmark and what else tells their protocol from the others."""
+    """Runs with their settings, by a name for their protocol: the benchmark and what differs."""
     groups: dict[Hashable, list[tuple[Run, Settings]]] = {}
     protocols: dict[Hashable, tuple[str, Settings]] = {}
     for benchmark in dict.fromkeys(run.benchmark for run in runs):

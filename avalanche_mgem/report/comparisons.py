@@ -1,4 +1,4 @@
-"""Which methods belong together: a strategy's front over one setting, and each method's baseline."""
+"""Which methods are compared: those of a front over one setting, and each one with its baseline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Front:
 
     Attributes:
         setting: its key, such as ``"strategy.memory_strength"``.
-        families: for each strategy (and its other differing settings) the methods in the order of the value.
-        values: of the setting, for each of these methods.
+        families: names of methods, in the order of the value, by strategy (and its other differing settings).
+        values: the setting's value in each of the methods.
     """
 
     setting: str

@@ -1,4 +1,4 @@
-"""Figures of what changes from experience to experience, a curve for each method."""
+"""Figures with a curve for each method over the experiences."""
 
 from math import ceil
 from textwrap import fill
@@ -15,12 +15,12 @@ from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import COLUMN, PAGE, look, rank
 from avalanche_mgem.runs import LABELS, mean_interval
 
-_TOGETHER = 7  # methods in one panel; with more, unless each is a strategy, each strategy has its own
+_TOGETHER = 7  # methods in one panel at most; if there are more, each strategy has a panel
 _ACROSS = 3  # panels
 _WIDTHS = (20, 12)  # characters of the longest label that lets two, and three, stand side by side
 _LABEL = 34  # characters of a line of a label
 _LINE = 0.14  # inches, of a legend
-_MARGIN = 0.02  # around shares, which are from 0 to 1: an interval may reach out of that
+_MARGIN = 0.02  # around shares, which lie between 0 and 1, though intervals can be wider
 _LIGHTEST = 0.6  # of the way from a strategy's colour to white
 _DASHES = ((), (4, 1.5), (1, 1.2), (4, 1.2, 1, 1.2), (7, 2))
 
@@ -83,14 +83,14 @@ def _curves(results: Results, values: pd.DataFrame, x: str, y: str, labels: tupl
 
 
 def _legend(axes: Axes, names: list[str], columns: int) -> None:
-    """Below the panel: bands fill it, so that no corner of it is free."""
+    """Puts the legend below the panel, because the bands leave no corner free."""
     lines = axes.get_lines()
     axes.legend(
         lines,
         [fill(name, _LABEL) for name in names],
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
-        borderaxespad=4.5,  # of its letters, below the axis: room for the label of that
+        borderaxespad=4.5,  # in heights of a letter: room for the axis label
         ncols=columns,
         handlelength=2.8,
         fontsize=6.5,
@@ -124,7 +124,7 @@ def _curve(axes: Axes, strategy: str, groups: SeriesGroupBy, place: int, number:
     line.set_markevery((rank(strategy)[0] % step, step))
     if place:
         line.set_dashes(_DASHES[place % len(_DASHES)])
-    if len(at) == 1:  # a model that was trained on all at once: no band has a single point
+    if len(at) == 1:  # a model that was trained on all at once; a band needs two points
         axes.vlines(at, mean - half_width, mean + half_width, color=colour, linewidth=0.8)
         return
     # Bands of one strategy lie on each other.

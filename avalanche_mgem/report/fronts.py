@@ -1,4 +1,4 @@
-"""The figure of learning the new against keeping the old, over a setting such as the memory strength."""
+"""The figure of BWD against LA over a setting such as the memory strength."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -17,7 +17,7 @@ from avalanche_mgem.report.style import PAGE, look
 from avalanche_mgem.runs import LABELS, mean_interval, text
 
 _ACROSS = 3  # panels
-# Where a label may stand, in points of a printer from its point; the first that is free.
+# Offsets of a label from its point, in typographic points. The first free one is taken.
 _PLACES = [
     (radius * np.cos(np.pi * turn / 6), radius * np.sin(np.pi * turn / 6))
     for radius in (8, 12, 17, 23)
@@ -58,7 +58,7 @@ def front_figure(results: Results, front: Front) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     figure.supxlabel(f"{LABELS['la']} (accuracy when learnt)", fontsize=8)
     figure.supylabel(f"{LABELS['bwd']} (change since then)", fontsize=8)
-    figure.draw_without_rendering()  # the layout: labels are placed by what they would cover
+    figure.draw_without_rendering()  # fixes the layout, by which labels are placed
     figure.set_layout_engine("none")
     for axes, curve in zip(panels[1:], curves.values(), strict=True):
         _label(figure, axes, curve)
@@ -128,7 +128,7 @@ def _label(figure: Figure, axes: Axes, curve: _Curve) -> None:
         costs = [
             50 * (not _contains(inside, box))
             + 5 * sum(box.overlaps(other) for other in taken)
-            + 3 * (_nearest(points, box) != number)  # it would be read as another point's
+            + 3 * (_nearest(points, box) != number)  # nearer to another point than to its own
             + sum(box.contains(x, y) for x, y in along)
             for box in boxes
         ]

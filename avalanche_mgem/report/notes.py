@@ -39,7 +39,7 @@ def _seeds(results: Results) -> Iterator[str]:
 def _not_compared(results: Results, baselines: Mapping[str, str], front: Front | None) -> Iterator[str]:
     if not baselines:
         if len(results.methods) > 1:
-            yield "No differences are made: no method has a baseline, as one of equal memory strength."
+            yield "There are no differences, because no method has a baseline of its memory strength."
         return
     if front is not None and len(set(baselines.values())) > 1:
         yield f"Each method is compared with the baseline of the same {front.name}."

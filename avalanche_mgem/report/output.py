@@ -46,9 +46,9 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path, command: str, runs: Sequence[str]) -> Iterator[Path]:
-    """Gives an empty folder beside the one that is meant, and puts it in that one's place at the end.
+    """Gives an empty folder beside the report's, which replaces the report's at the end.
 
-    If anything fails, the one that is meant stays as it was.
+    If anything fails, the report's folder stays as it was.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")

@@ -1,4 +1,4 @@
-"""Fronts of learning the new against keeping the old. Pure functions on arrays; both axes are to be large."""
+"""Fronts in the plane of LA and BWD; more is better on both axes. Pure functions on arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The area between a reference point and the front: of all that some point dominates.
+    """The area above a reference point that some point of the front dominates.
 
     Args:
         points: [..., n, 2]; the front is found among them.
-        reference: [2]; what of a point lies below it adds nothing.
+        reference: [2]; points below it add nothing.
 
     Returns:
         The areas [...].

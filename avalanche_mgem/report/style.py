@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-# Okabe and Ito's colours, told apart by the colour-blind and in grey; without yellow, faint on white paper.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, without yellow: it is faint on paper.
 _BLUE, _VERMILLION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _ORANGE, _SKY, _GREY, _BLACK = "#E69F00", "#56B4E9", "#7F7F7F", "#000000"
 _COLOURS = (_BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE, _SKY, _GREY, _BLACK)
@@ -62,7 +62,7 @@ _LOOKS = {
 
 
 def look(strategy: str) -> Look:
-    """The look of a strategy; that of an unknown one follows from its name alone."""
+    """The look of a strategy. An unknown strategy's look follows from its name alone."""
     if strategy in _LOOKS:
         return _LOOKS[strategy]
     number = crc32(strategy.encode())
@@ -72,6 +72,6 @@ def look(strategy: str) -> Look:
 
 
 def rank(strategy: str) -> tuple[int, str]:
-    """Sorts strategies as tables show them: from the lower reference to the upper, unknown ones last."""
+    """A key that sorts strategies as tables show them: from naive to joint training, unknown ones last."""
     known = list(_LOOKS)
     return (known.index(strategy) if strategy in known else len(known), strategy)

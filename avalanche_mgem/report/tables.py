@@ -37,7 +37,7 @@ def results_table(results: Results) -> pd.DataFrame:
 def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.DataFrame:
     """Paired differences to each method's baseline at equal seeds, p corrected by Holm for each metric.
 
-    A metric is a question of its own, answered by all methods: its comparisons are one family.
+    The comparisons of one metric are one family of tests.
 
     Returns:
         A row for each metric and method: ``metric``, ``method``, ``baseline``, ``n`` pairs, ``difference``,
@@ -101,8 +101,8 @@ def hypervolumes(
         results: all runs.
         front: the families with more than one method are compared.
         baseline: name of a family; None for no differences.
-        reference: LA and BWD where the area begins; None takes the smallest means of any compared method:
-            all count, no area far from them does, and no single run moves it far.
+        reference: LA and BWD where the area begins; None takes the smallest means of any compared method,
+            so that every method counts and no single run moves the point far.
 
     Returns:
         None if no seed has both metrics in all methods.

@@ -6,10 +6,10 @@ from typing import Any
 ABSENT = "absent"
 """Stands for the value of a key that a configuration lacks, as after ``~strategy.ridge``."""
 
-# Parts of the configuration that make no other run:
-# what a run writes beside its results, what it finds out itself, and what a user calls the benchmark.
+# Parts of the configuration that make no other run: where metrics are logged, what the command reads off the
+# benchmark, and what a user calls the benchmark.
 _PARTS = ("logger", "inferred", "names.benchmark")
-# Last parts of such keys: where and how a run is made, which changes its results by rounding at most.
+# Last parts of other such keys. They say where and how a run is made; results change by rounding at most.
 _MACHINE = {
     "channels_last",
     "dataset_root",

@@ -16,6 +16,7 @@ def test_runs_are_found_at_any_depth(write_run, tmp_path, monkeypatch) -> None:
     write_run("a/two", seed=1)
     (write_run("a/three", seed=2) / "wandb").mkdir()
     (tmp_path / "a/three/wandb/summary.json").write_text("not of a run")
+    write_run("a/.trash/four", seed=3)
     monkeypatch.chdir(tmp_path)
     runs = load_results(tmp_path, "a", tmp_path / "a/two").runs
     assert sorted(runs["seed"]) == [0, 1, 2]

@@ -110,5 +110,7 @@ def test_the_same_run_is_known_by_its_settings(tmp_path: Path) -> None:
     write_run(tmp_path, used, RESULT, {})
     check_same_run(tmp_path, cfg)
     check_same_run(tmp_path, OmegaConf.merge(cfg, {"device": "cuda", "logger": {"csv": {"a": 1}}}))
+    with pytest.raises(UserError, match=r"another x \(absent there, null here\);"):
+        check_same_run(tmp_path, OmegaConf.merge(cfg, {"x": None}))
     with pytest.raises(UserError, match=r"another seed \(4 there, 5 here\), x \(absent there, 1 here\);"):
         check_same_run(tmp_path, OmegaConf.merge(cfg, {"seed": 5, "x": 1}))
