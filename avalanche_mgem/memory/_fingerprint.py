@@ -30,10 +30,12 @@ def fingerprint(dataset: Any) -> str:
     """
     n = len(dataset)
     digest = sha256(str(n).encode())
+    places = sorted({round(i * (n - 1) / (_SAMPLES - 1)) for i in range(_SAMPLES)}) if n else []
+    collate = getattr(dataset, "collate_fn", None) or list
     with seeded(0):
-        for place in sorted({round(i * (n - 1) / (_SAMPLES - 1)) for i in range(_SAMPLES)} if n else ()):
-            for part in _parts(dataset[place]):
-                digest.update(part)
+        samples = collate([dataset[place] for place in places]) if places else []
+    for part in _parts(samples):
+        digest.update(part)
     return digest.hexdigest()
 
 

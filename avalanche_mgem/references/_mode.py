@@ -41,7 +41,6 @@ def reference_mode(
     settings = [
         (layer, name, value)
         for layer in model.modules()
-        if layer.training
         for name, value in _settings(layer, batchnorm, dropout)
     ]
     before = [getattr(layer, name) for layer, name, _ in settings]

@@ -111,7 +111,7 @@ def test_no_sample_is_read(mnist_root: Path, monkeypatch: pytest.MonkeyPatch) ->
     strategy = Replay(mem_size=20, **strategy_arguments(torch.nn.Sequential(torch.nn.Flatten(), model)))
     trained(strategy, benchmark)
     memory = EpisodicMemory(10)
-    memory.update(benchmark.train_stream[0])
+    memory.remember(benchmark.train_stream[0].dataset.eval())
     assert len(memory) == 1
 
 

@@ -449,6 +449,16 @@ def test_auto_takes_layerwise_where_it_is_right_and_leaves_running_statistics_al
         assert torch.equal(a, b), key
 
 
+def test_trying_a_model_leaves_its_running_statistics_alone():
+    model, groups = problem("paper cnn")
+    other = copy.deepcopy(model)
+    ReferenceComputer("auto", batchnorm="update")(groups, model, CE, list(model.parameters()))
+    ReferenceComputer("loop", batchnorm="update")(groups, other, CE, list(other.parameters()))
+    assert any(m.num_batches_tracked == len(groups) for m in model.modules() if hasattr(m, "momentum"))
+    for (key, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=key)
+
+
 def compiled_in_place(model):
     model.compile(backend="eager")  # traced as for any backend, but run without a C++ compiler
     return model
