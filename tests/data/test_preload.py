@@ -233,18 +233,26 @@ def test_a_data_set_of_another_type_is_left_alone(pil_mnist: MNIST) -> None:
         preload(single(pil_mnist, pil_mnist, T.ToTensor()))
 
 
-@pytest.mark.parametrize("wrong", ["first", "middle", "last"])
+# What a transform of a known type makes of the right result for the image of this number.
+WRONG: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "first": lambda x, number: x + (number == 0),
+    "middle": lambda x, number: x + (number == 20),
+    "last": lambda x, number: x + (number == 39),
+    "dtype": lambda x, _: x.double(),
+    "shape": lambda x, _: x.expand(3, -1, -1),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_result_that_differs_is_noticed(pil_mnist: MNIST, wrong: str) -> None:
-    number = {"first": 0, "middle": 20, "last": 39}[wrong]
+    bytes_ = [image.tobytes() for image, _ in pil_mnist]
     normalize = T.Normalize((0.5,), (2.0,))
-    right, changed = normalize.forward, T.functional.to_tensor(pil_mnist[number][0])
-    normalize.forward = lambda x: right(x) + torch.equal(x, changed)  # of a known type, but not as known
-    dataset = make_avalanche_dataset(
-        pil_mnist,
-        transform_groups=TransformGroups(
-            {"train": T.Compose([T.ToTensor(), normalize]), "eval": T.ToTensor()}
-        ),
+    right = normalize.forward
+    normalize.forward = lambda x: WRONG[wrong](
+        right(x), bytes_.index((x * 255).round().byte().numpy().tobytes())
     )
+    transforms = {"train": T.Compose([T.ToTensor(), normalize]), "eval": T.ToTensor()}
+    dataset = make_avalanche_dataset(pil_mnist, transform_groups=TransformGroups(transforms))
     with pytest.warns(UserWarning, match="a result that differs"):
         assert preload(ab.benchmark_from_datasets(train=[dataset])).train_stream[0].dataset is dataset
 
