@@ -221,6 +221,19 @@ def test_the_trunk_runs_once_for_all_tasks():
     assert seen == [8]
 
 
+def test_outputs_that_are_padded_beyond_the_heads_have_their_part_in_the_loss():
+    model = mlp(multi_head=True)
+    model.classifier.classifiers["1"] = nn.Linear(32, 2)
+    model.classifier.masking = False
+    model.classifier.max_class_label, model.max_class_label = 2, 5
+    labels = torch.tensor([0] * 4 + [1] * 4)
+    groups = memory_groups(torch.randn(8, 64), torch.randint(0, 2, (8,)), (4, 4), labels)
+    args = (model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    assert model(groups.x, labels).shape == (8, 5)
+    found = Layerwise(sample_bytes=1.0)(groups, *args).dense()
+    torch.testing.assert_close(found, loop(groups, *args), rtol=1e-4, atol=1e-6)
+
+
 class SharedWithHead(nn.Module):
     """Trunk and head of task 0 have one weight, which samples of task 1 reach in the trunk only."""
 
