@@ -184,7 +184,7 @@ ERRORS = {
     "no optimizer": (["optimizer._target_=builtins.dict"], ["gives a dict", "is Optimizer"]),
     "no logger": (["+logger.mine._target_=builtins.dict"], ["logger.mine", "is BaseLogger"]),
     "large seed": (["seed=4294967296"], ["seed=4294967296", "less than 2**32"]),
-    "text of gamma": (["strategy.memory_strength=abc"], ["strategy.memory_strength=abc", "Schedule or Sequence"]),
+    "text of gamma": (["strategy.memory_strength=abc"], ["memory_strength=abc", "Schedule or Sequence"]),
     "model value": (["model.hidden_size=-1"], ["SimpleMLP", "-1"]),
     "config dir": (["--config-dir", "nowhere"], ["nowhere"]),
     "unwritable": (["hydra.run.dir=/dev/null/run"], ["/dev/null"]),

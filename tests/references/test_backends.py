@@ -536,6 +536,25 @@ class Switch(nn.Module):
         return nn.functional.linear(x, self.layer.weight).square() if self.is_set else self.layer(x)
 
 
+class Faint(Switch):
+    """Uses a layer outside of the layer alone, with gradients that are small beside the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.outside = nn.Linear(6, 3, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + 1e-3 * nn.functional.linear(x, self.outside.weight)
+
+
+def test_auto_misses_no_parameter_however_small_its_gradient():
+    model, references = Faint(), ReferenceComputer()
+    groups = memory_groups(torch.randn(12, 6), torch.randint(0, 3, (12,)), (5, 7))
+    computed(references, groups, model)
+    assert references.chosen == "loop"
+    assert references.reason == "the gradients of 'outside.weight' are not those of the loop"
+
+
 def six_inputs(sizes):
     n = sum(sizes)
     return memory_groups(torch.randn(n, 6, dtype=torch.float64), torch.randint(0, 3, (n,)), sizes)
