@@ -14,12 +14,12 @@ from avalanche_mgem.solvers import SOLVERS, exact
 @pytest.mark.parametrize("scale_g", [1e-12, 1e-6, 1e15])
 @pytest.mark.parametrize("scale_G", [1e-12, 1.0, 1e15])
 def test_tolerances_mean_the_same_at_every_scale(name, scale_g, scale_G):
-    g, G = gradients(0, conflict=0.8)
+    g, G = gradients(0, conflict=0.0)
     K, b = (G @ G.T)[None], (G @ g)[None]
     v = dual(K, b, memory_strength=0.0, solver=SOLVERS[name])
     scaled = dual(scale_G**2 * K, scale_g * scale_G * b, memory_strength=0.0, solver=SOLVERS[name])
     torch.testing.assert_close(scaled * scale_G / scale_g, v, rtol=1e-8, atol=1e-10)
-    assert (v > 0).sum() >= 2
+    assert 0 < (v > 0).sum() < 6  # some are at their bound
 
 
 @given(
