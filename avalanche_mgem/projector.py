@@ -20,7 +20,7 @@ from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, fingerprint
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.parameters import current_gradient, trainable_parameters, write_gradient
 from avalanche_mgem.partition import Partition
-from avalanche_mgem.references import Criterion, Forward, ReferenceComputer, averaged
+from avalanche_mgem.references import Criterion, Forward, ReferenceComputer, averaged, unwrapped
 from avalanche_mgem.schedules import MemoryStrength, check_memory_strength, memory_strength_at
 from avalanche_mgem.solvers import get_solver
 from avalanche_mgem.timing import now, phase
@@ -306,8 +306,7 @@ class Projector:
     def _known_model(self) -> nn.Module:
         if self.model is None:
             raise ValueError("the projector has no model; set projector.model before the first step.")
-        # Reference passes go past the reducer of DDP, which waits for a backward() of its own.
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return unwrapped(self.model)
 
     def _keep(self, step: _Step, report: ProjectionReport) -> None:
         self.last_step = ConstrainedStep(report, step.groups.sizes, step.groups.origins, step.seconds)

@@ -15,7 +15,7 @@ from avalanche_mgem.metrics.names import packaged
 from avalanche_mgem.parameters import current_gradient, trainable_parameters
 from avalanche_mgem.plugins import MGEMPlugin, origin_experience
 from avalanche_mgem.projector import ConstrainedStep
-from avalanche_mgem.references import ReferenceComputer
+from avalanche_mgem.references import ReferenceComputer, unwrapped
 from avalanche_mgem.runs import GAP_METRICS
 
 _TOLERANCE = 1e-4  # a cosine of this much below zero is none: in float32 200 constraints hold to 5e-5
@@ -95,8 +95,9 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         past = self._past
         if not past or strategy.clock.train_exp_iterations % self._every != 0:
             return
-        parameters = [p for _, p in trainable_parameters(strategy.model)]
-        G = self._references(past, strategy.model, strategy._criterion, parameters)
+        model = unwrapped(strategy.model)
+        parameters = [p for _, p in trainable_parameters(model)]
+        G = self._references(past, model, strategy._criterion, parameters)
         with torch.no_grad(), torch.autocast(strategy.device.type, enabled=False):
             cosines = _cosines(current_gradient(parameters), G)
             counts = torch.ones_like(cosines, dtype=torch.bool)

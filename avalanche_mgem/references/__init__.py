@@ -2,7 +2,7 @@
 
 from avalanche_mgem.references._capture import LayerwiseError
 from avalanche_mgem.references._computer import BACKENDS, Backend, ReferenceComputer
-from avalanche_mgem.references._distributed import averaged
+from avalanche_mgem.references._distributed import averaged, unwrapped
 from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._layerwise import Layerwise
 from avalanche_mgem.references._loop import Criterion, Forward, loop
@@ -22,4 +22,5 @@ __all__ = [
     "averaged",
     "loop",
     "reference_mode",
+    "unwrapped",
 ]

@@ -5,9 +5,19 @@ from zlib import crc32
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from avalanche_mgem.functional import DenseRows, GradientRows
 from avalanche_mgem.memory import MemoryGroups
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``DistributedDataParallel``, or the model itself.
+
+    Reference passes go past its reducer, which waits for a ``backward()`` of its own.
+    """
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @torch.no_grad()
