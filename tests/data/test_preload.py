@@ -19,7 +19,7 @@ from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms as T  # noqa: N812
 from torchvision.datasets import CIFAR100, MNIST
 
@@ -192,6 +192,20 @@ def test_random_transforms_are_avalanches_and_named(cifar: CIFAR100) -> None:
         torch.manual_seed(0)
         assert_same(expected, stock(b.dataset, range(20)))
         assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_what_is_random_is_read_once(cifar: CIFAR100) -> None:
+    benchmark = cifar_benchmark(cifar)
+    with pytest.warns(UserWarning, match=r"RandomCrop \(train\)$"):
+        dataset = preload(benchmark).train_stream[0].dataset
+
+    def twice(samples: Any) -> tuple[Tensor, Tensor]:
+        first, second = (torch.stack([sample[0] for sample in samples]) for _ in range(2))
+        return first, second
+
+    first, second = next(iter(DataLoader(dataset, batch_size=20, collate_fn=twice)))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, next(iter(DataLoader(dataset, batch_size=20, collate_fn=twice)))[0])
 
 
 class OwnNormalize(T.Normalize):  # type: ignore[misc]

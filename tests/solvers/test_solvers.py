@@ -129,6 +129,11 @@ def test_a_zero_row_gets_exactly_gamma(name):
     torch.testing.assert_close(v, torch.tensor([[0.1, 0.25]]))
 
 
+def test_a_solver_is_found_by_its_name_or_given():
+    assert [get_solver(name) for name in ("exact", "quadprog", "diagonal")] == [exact, quadprog, diagonal]
+    assert get_solver(kkt_residual) is kkt_residual
+
+
 @pytest.mark.parametrize("name", ["cvxopt", "hildreth", "exact ", "", 3, None, ["exact"]])
 def test_unknown_solver_is_named_with_what_is_allowed(name):
     with pytest.raises(
