@@ -116,6 +116,11 @@ def strategy_arguments(model: nn.Module, lr: float = 0.1, **kwargs) -> dict:
     }
 
 
+def is_equal(a: object, b: object) -> bool:
+    """Equality of large lists. Without it pytest explains thousands of differences, for minutes."""
+    return a == b
+
+
 def parameters_of(model: nn.Module) -> Tensor:
     """All parameters in one vector."""
     return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import avalanche.benchmarks as ab
+import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import CLScenario
@@ -24,7 +25,7 @@ from torchvision import transforms as T  # noqa: N812
 from torchvision.datasets import CIFAR100, MNIST
 
 from avalanche_mgem.benchmarks import PermutedDigits, PermutedMNIST, RotatedMNIST, SplitDigits
-from avalanche_mgem.data import preload, subsample
+from avalanche_mgem.data import RGBImages, preload, subsample
 
 NORMALIZE = T.Compose([T.Normalize((0.1307,), (0.3081,)), T.Compose([T.Normalize([0.2], [3.0])])])
 SHIFT = T.Normalize((0.25,), (2.0,))
@@ -159,6 +160,16 @@ def test_images_are_held_once(mnist_root: Path) -> None:
     fast(preloaded.train_stream[0].dataset, range(10))
     assert len(before) >= 2  # training and test images
     assert images_in_memory(30 * 784) == before
+
+
+def test_images_of_one_data_set_are_decoded_into_one_place() -> None:
+    pixels = np.zeros((20, 4, 4), dtype=np.uint8)
+    train, test = (RGBImages(list(pixels), [i % 4 for i in range(20)], image_size=6) for _ in range(2))
+    benchmark = single(train, test, T.ToTensor())
+    before = images_in_memory(20 * 3 * 6 * 6)
+    preloaded = preload(benchmark)
+    assert len(preloaded.train_stream) == 2
+    assert len(images_in_memory(20 * 3 * 6 * 6) - before) == 2  # of training and of test
 
 
 def test_the_benchmark_itself_stays_as_it_is(mnist_root: Path) -> None:

@@ -270,16 +270,6 @@ def test_what_is_not_finite_is_named(bad, solver):
     assert error.value.row is None
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_what_is_not_finite_is_named_though_no_row_sees_it(bad, solver):
-    g, G = gradients(10)
-    G[:, 7] = 0  # as in the head of a new task
-    g[7] = bad
-    with pytest.raises(NonFiniteGradientError, match="current gradient g is not finite"):
-        project(g, G, solver=solver)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -119,6 +119,21 @@ def test_a_row_that_is_not_finite_in_one_module_is_named(module):
     assert error.value.row == 3
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_named_though_no_row_reads_it(bad):
+    class WithoutHead(TwoFactors):
+        """Whose last coordinate, as the head of a new task, is zero in every row and not multiplied."""
+
+        def products(self, g, *args, **kwargs):
+            return super().products(torch.where(torch.arange(P) < P - 1, g, 0), *args, **kwargs)
+
+    g, rows, _ = problem(0)
+    rows.B[:, -1] = 0
+    g[-1] = bad
+    with pytest.raises(NonFiniteGradientError, match="current gradient g is not finite"):
+        project(g, WithoutHead(rows.A, rows.B))
+
+
 def test_a_row_that_is_not_finite_is_named_in_every_form():
     g, rows, modules = problem(0, m=3)
     rows.A[3, 0] = torch.nan
