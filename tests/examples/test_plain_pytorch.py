@@ -1,5 +1,6 @@
 """The example without Avalanche gives the numbers of the plugin."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -53,7 +54,10 @@ def test_it_runs_without_avalanche_and_prints_a_row_for_each_task():
         "import sys, runpy; sys.modules['avalanche'] = None; "
         f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=one_thread, check=True
+    )
     rows = found.stdout.splitlines()
     assert [row.partition(":")[0] for row in rows] == [f"after task {number}" for number in range(5)]
     assert all(float(value) > 0.7 for value in rows[-1].split()[3:])

@@ -172,7 +172,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(
 
 
 def test_a_killed_sweep_ends_in_the_same_table(tmp_path: Path) -> None:
-    words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=600"]
+    words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=200"]
 
     def start(sweep: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -183,7 +183,7 @@ def test_a_killed_sweep_ends_in_the_same_table(tmp_path: Path) -> None:
     undisturbed, _ = start("a").communicate(timeout=120)
     killed = start("b")
     deadline = time.monotonic() + 120
-    gem = tmp_path / "b/permuted_digits-gem-benchmark.n_experiences=3,samples_per_experience=600-seed0"
+    gem = tmp_path / "b/permuted_digits-gem-benchmark.n_experiences=3,samples_per_experience=200-seed0"
     while not (gem / ".unfinished").exists():  # in the middle of the third run
         assert time.monotonic() < deadline
         time.sleep(0.01)
