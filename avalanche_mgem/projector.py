@@ -16,7 +16,7 @@ from avalanche_mgem.functional import (
     check_ridge,
     project,
 )
-from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, fingerprint
+from avalanche_mgem.memory import EpisodicMemory, MemoryGroups
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.parameters import current_gradient, trainable_parameters, write_gradient
 from avalanche_mgem.partition import Partition
@@ -287,7 +287,6 @@ class Projector:
         """
         self._steps = self._step = self._z = self.last_step = None
         self.references.reset()
-        key = fingerprint(dataset) if key is None else key
         self.memory.remember(dataset, experience=task, key=key, extends=extends)
 
     def strength(self, task: int, clock: Any = None) -> float:
