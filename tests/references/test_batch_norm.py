@@ -62,6 +62,33 @@ def test_each_group_is_normalised_by_itself(name):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if name.startswith("2d")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_narrow_images_of_groups_of_one_size_are_the_same_side_by_side(monkeypatch, name, dtype):
+    layer, x, d = made(name)
+    other = copy.deepcopy(layer)
+    if dtype == torch.bfloat16:  # under autocast
+        layer, other = layer.float(), other.float()
+    x, d = (t[:15].to(dtype, memory_format=torch.channels_last) for t in (x, d))
+    monkeypatch.setattr(__name__ + ".SIZES", (5, 5, 5))
+    calls = []
+    original = torch.nn.functional.batch_norm
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.functional, "batch_norm", lambda *a: calls.append(a) or original(*a))
+        patched.setattr(torch, "get_num_threads", lambda: 2)
+        for _ in range(2):  # a second time, from other running statistics
+            found = together(layer, x, d)
+    assert [len(call[0][0]) for call in calls] == [12, 12]  # the channels of three groups
+    for _ in range(2):
+        expected = by_group(other, x, d)
+    tolerance = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 2e-2}
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+    for a, b in zip(layer.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
 @pytest.mark.parametrize("name", ["2d", "3d"])
 def test_channels_last_stays_so(name):
     layer, x, d = made(name)
