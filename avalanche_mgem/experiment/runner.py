@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from avalanche.core import BasePlugin
 from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
-from avalanche.training import JointTraining
+from avalanche.training import DER, JointTraining
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from torch import nn
 
 from avalanche_mgem.data import BatchedEvaluation
@@ -77,9 +78,10 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
     model = _model(cfg, benchmark)
+    node, plugins = _without_plugins(cfg)
     strategy = build(
         "strategy",
-        cfg.strategy,
+        node,
         BaseSGDTemplate,
         model=model,
         optimizer=build("optimizer", cfg.optimizer, torch.optim.Optimizer, params=model.parameters()),
@@ -88,9 +90,14 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
         train_epochs=cfg.train_epochs,
         eval_mb_size=cfg.eval_mb_size,
         device=cfg.device,
-        plugins=[progress, BatchedEvaluation()],
+        plugins=[*plugins, progress, BatchedEvaluation()],
         evaluator=make_evaluator(cfg, loggers),
     )
+    if isinstance(strategy, DER) and isinstance(model, MultiTaskModule):
+        raise UserError(
+            f"strategy ({cfg.strategy._target_}): Avalanche's DER works with one head for all experiences; "
+            "set benchmark.return_task_id=false"
+        )
     strategy.eval_every = 0  # Avalanche's forward transfer refuses -1
     return strategy
 
@@ -98,6 +105,27 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
 def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
     """What ``train`` takes, one after the other: experiences, or for joint training the whole stream."""
     return [benchmark.train_stream] if isinstance(strategy, JointTraining) else benchmark.train_stream
+
+
+def _without_plugins(cfg: DictConfig) -> tuple[DictConfig, list[Any]]:
+    """The strategy's settings without its plugins, and the plugins, made by their own ``_target_``."""
+    node = cfg.strategy.copy()
+    with read_write(node), open_dict(node):
+        given = node.pop("plugins", None)
+    if not isinstance(given, DictConfig | None) or any(
+        not _has_target(plugin) for plugin in (given or {}).values()
+    ):
+        raise UserError(
+            f"strategy.plugins={given}: it must have a name for each plugin and a _target_ under each "
+            "name, such as {replay: {_target_: avalanche.training.plugins.ReplayPlugin, mem_size: 200}}"
+        )
+    return node, [
+        build(f"strategy.plugins.{name}", plugin, BasePlugin) for name, plugin in (given or {}).items()
+    ]
+
+
+def _has_target(node: Any) -> bool:
+    return isinstance(node, DictConfig) and isinstance(node.get("_target_"), str)
 
 
 def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:

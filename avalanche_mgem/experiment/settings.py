@@ -27,6 +27,8 @@ _INTEGERS = {
     "gap_every": (1, False),
 }
 _SCALARS: set[Any] = {int, float, bool, str}
+# What build() gets as an object, and the user sets at the top level or as a group.
+_OUTSIDE = {*_INTEGERS, *GROUPS, "device"}
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -87,9 +89,8 @@ def build(group: str, node: DictConfig, kind: type, **objects: Any) -> Any:
     _check_types(group, factory.func, factory.keywords)
     if twice := sorted(objects.keys() & factory.keywords):
         key = twice[0]
-        raise UserError(
-            f"{group}.{key}: mgem gives {key} itself; drop it, and set the {key} outside of {group}"
-        )
+        advice = f", and set the {key} outside of {group}" if key in _OUTSIDE else ""
+        raise UserError(f"{group}.{key}: mgem gives {key} itself; drop it{advice}")
     try:
         made = factory(**objects)
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 import avalanche_mgem.experiment
 from avalanche_mgem.experiment import UserError, compose, run
+from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment.configuration import config_folder
 
 SMALL = ["benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40"]
@@ -70,10 +71,12 @@ def test_own_configuration_files_join_in(tmp_path: Path) -> None:
         compose("strategy=gem", config_dir=tmp_path / "nowhere")
 
 
-def test_replay_keeps_as_many_samples_as_gem(tmp_path: Path) -> None:
-    run(["strategy=replay", *SMALL], tmp_path / "run")
-    config = OmegaConf.load(tmp_path / "run/config.yaml")
-    assert config.strategy.mem_size == 2 * compose("strategy=gem").strategy.patterns_per_exp
+@pytest.mark.parametrize("strategy", ["replay", "er_ace", "der", "derpp", "mir", "gdumb", "er_gem"])
+def test_baselines_keep_as_many_samples_as_gem(strategy: str) -> None:
+    cfg = prepare(compose(f"strategy={strategy}", *SMALL))[0].strategy
+    plugin = OmegaConf.select(cfg, "plugins.replay", default=cfg)
+    constrained = 2 * cfg.patterns_per_exp if strategy == "er_gem" else 0
+    assert plugin.mem_size + constrained == 2 * compose("strategy=gem").strategy.patterns_per_exp
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

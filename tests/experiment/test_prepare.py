@@ -22,7 +22,7 @@ def test_a_configuration_comes_back_complete_and_the_benchmark_small() -> None:
         "n_samples": [2874, 720],  # of the whole benchmark
     }
     assert cfg.model.num_classes == 10
-    assert cfg.strategy.mem_size == 2 * 256
+    assert cfg.strategy.plugins.replay.mem_size == 2 * 256
     assert cfg.device in ("cpu", "cuda")
     assert [len(experience.dataset) for experience in benchmark.train_stream] == [40, 40]
     assert [len(experience.dataset) for experience in benchmark.test_stream] == [30, 30]
