@@ -31,7 +31,7 @@ def load_results(
         ValueError: in one line, if there is no complete run, a file is missing or damaged, protocols differ,
             or two runs have the same method and seed.
 
-    Example:
+    Example, not run here because the folder is the reader's:
         >>> results = load_results("runs/sweeps/gamma")  # doctest: +SKIP
         >>> results.runs.groupby("method")["acc"].mean()  # doctest: +SKIP
     """

@@ -336,7 +336,7 @@ GROWN = preload(GROWING)
 
 
 @pytest.mark.filterwarnings("ignore:Concatenated datasets have different transformation groups")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(operations=TREES)
 def test_whatever_is_made_of_the_datasets_is_equal(operations: list[Operation]) -> None:
     pairs = zip(grown(GROWING.train_stream, operations), grown(GROWN.train_stream, operations), strict=True)

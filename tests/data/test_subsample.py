@@ -22,7 +22,7 @@ def content(benchmark: CLScenario, stream: str = "train") -> Content:
 TRAIN, TEST = content(BENCHMARK), content(BENCHMARK, "test")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(n=st.integers(1, 2000), seed=st.integers(0, 2**31))
 def test_a_subset_of_the_right_size_without_repetition(n: int, seed: int) -> None:
     small = subsample(BENCHMARK, n, seed=seed)

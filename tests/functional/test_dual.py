@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import gradients
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_mgem.functional import dual
@@ -27,7 +27,6 @@ def test_tolerances_mean_the_same_at_every_scale(name, scale_g, scale_G):
     gamma=st.sampled_from([0.0, 0.3]),
     ridge=st.sampled_from(["relative", "absolute"]),
 )
-@settings(deadline=None)
 def test_it_minimises_the_objective_with_its_ridge(seed, gamma, ridge):
     g, G = gradients(seed)
     K, b = G @ G.T, G @ g

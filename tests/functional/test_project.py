@@ -3,7 +3,7 @@ import pytest
 import qpsolvers
 import torch
 from helpers import gradients
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torchjd.aggregation import DualProj
 from torchjd.linalg import QuadprogProjector
@@ -28,7 +28,6 @@ def assert_no_conflict(g, z, G, modules=None):
 
 
 @given(seed=seeds, K=st.integers(1, 20), m=st.integers(1, 6))
-@settings(deadline=None)
 def test_every_constraint_of_every_module_holds(seed, K, m):
     g, G = gradients(seed, K, conflict=0.7)
     modules = random_modules(seed, 40, m)
@@ -39,7 +38,6 @@ def test_every_constraint_of_every_module_holds(seed, K, m):
 
 
 @given(seed=seeds, K=st.integers(1, 20))
-@settings(deadline=None)
 def test_it_is_the_nearest_point_of_the_cone(seed, K):
     # The variational inequality <g - z, y - z> <= 0 for every y of the cone, here projections of others.
     g, G = gradients(seed, K)
@@ -67,7 +65,6 @@ def test_a_module_without_conflict_keeps_g_bit_for_bit():
 
 
 @given(seed=seeds, exponent=st.integers(-9, 9))
-@settings(deadline=None)
 def test_scaling_all_gradients_scales_the_update(seed, exponent):
     c = 10.0**exponent
     g, G = gradients(seed)
@@ -76,7 +73,6 @@ def test_scaling_all_gradients_scales_the_update(seed, exponent):
 
 
 @given(seed=seeds)
-@settings(deadline=None)
 def test_order_of_constraints_and_of_coordinates_does_not_matter(seed):
     g, G = gradients(seed)
     modules = random_modules(seed, 40, 3)
@@ -94,7 +90,6 @@ def test_order_of_constraints_and_of_coordinates_does_not_matter(seed):
 
 
 @given(seed=seeds, m=st.integers(1, 6))
-@settings(deadline=None)
 def test_modules_are_independent_projections(seed, m):
     g, G = gradients(seed)
     modules = random_modules(seed, 40, m)
@@ -105,7 +100,6 @@ def test_modules_are_independent_projections(seed, m):
 
 
 @given(seed=seeds, m=st.integers(1, 6))
-@settings(deadline=None)
 def test_the_modules_gram_matrices_sum_to_the_whole_one(seed, m):
     g, G = gradients(seed)
     K, b = gram(g, G, Blocks.from_modules(random_modules(seed, 40, m), 40))
@@ -114,7 +108,6 @@ def test_the_modules_gram_matrices_sum_to_the_whole_one(seed, m):
 
 
 @given(seed=seeds, gamma=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
-@settings(deadline=None)
 def test_it_equals_torchjd_dualproj(seed, gamma):
     g, G = gradients(seed)
     z = project(g, G, memory_strength=gamma)
@@ -152,7 +145,6 @@ def test_the_absolute_ridge_outweighs_small_gradients(scale):
 
 
 @given(seed=seeds, d=st.integers(1, 4))
-@settings(deadline=None)
 def test_finer_groups_shrink_the_feasible_set(seed, d):
     # GEM's row is the mean of the d groups' rows: what satisfies the groups satisfies GEM.
     g, G = gradients(seed, K=3 * d)

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from helpers import gradients
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_mgem.functional import ProjectionReport, project
@@ -35,7 +35,6 @@ def modules(seed: int, m: int) -> torch.Tensor:
     solver=st.sampled_from(SOLVERS),
     conflict=st.sampled_from([0.5, 0.0, -5.0]),
 )
-@settings(deadline=None)
 def test_everything_follows_from_the_products(seed, K, m, gamma, solver, conflict):
     g, G = gradients(seed, K, conflict=conflict)
     z, found = reported(g, G, modules=modules(seed, m), memory_strength=gamma, solver=solver)
@@ -51,7 +50,6 @@ def test_everything_follows_from_the_products(seed, K, m, gamma, solver, conflic
 
 
 @given(seed=seeds, m=st.integers(1, 5), gamma=st.sampled_from([0.0, 0.5]), solver=st.sampled_from(SOLVERS))
-@settings(deadline=None)
 def test_who_reports_does_not_change_the_update(seed, m, gamma, solver):
     g, G = gradients(seed)
     g, G, ids = g.float(), G.float(), modules(seed, m)

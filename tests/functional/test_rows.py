@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import gradients
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -63,7 +63,6 @@ def problem(seed: int, K: int = 6, m: int = 1) -> tuple[Tensor, TwoFactors, Tens
     gamma=st.sampled_from([0.0, 0.5]),
     solver=st.sampled_from(SOLVERS),
 )
-@settings(deadline=None)
 def test_every_form_of_the_same_rows_gives_the_same_update(seed, K, m, gamma, solver):
     g, rows, modules = problem(seed, K, m)
     G = rows.dense()
@@ -154,7 +153,6 @@ def test_products_of_half_precision_are_accumulated_in_float32(dtype, diagonal):
 
 
 @given(seed=st.integers(0, 100_000), m=st.integers(1, 5))
-@settings(deadline=None)
 def test_products_and_combinations_of_dense_rows(seed, m):
     g, rows, modules = problem(seed, m=m)
     G, blocks = rows.dense(), Blocks.from_modules(modules, P)

@@ -69,7 +69,7 @@ def test_the_kkt_residual_sees_a_wrong_solution():
 
 
 @given(seed=st.integers(0, 10_000), K=st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_daqp_and_quadprog_agree(seed, K):
     g, G = gradients(seed, K, P=30)
     arguments = ((G @ G.T)[None], (G @ g)[None])
