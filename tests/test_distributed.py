@@ -4,23 +4,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import avalanche.benchmarks as ab
 import torch
+from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
+from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avalanche_mgem import Projector
+from avalanche_mgem import DMGEM, Projector
 
 SCRIPT = """
+import os
 import sys
+import warnings
 import torch
 import torch.distributed as dist
+from avalanche.distributed import DistributedHelper
 from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, {tests!r})
-from test_distributed import heads, network, trained, shards
+from test_distributed import heads, network, trained, trained_by_avalanche, shards
 
 
 def run(rank, folder):
+    warnings.simplefilter("error")  # Avalanche warns of a plugin that does not say that it supports this
+    warnings.filterwarnings("ignore", "No loggers specified")
     dist.init_process_group("gloo", init_method=f"file://{{folder}}/init", rank=rank, world_size=2)
     torch.set_num_threads(1)
+    assert DistributedHelper.is_distributed
+    model = network()
+    torch.manual_seed(rank)  # Avalanche gives every rank the whole experience, in its own order
+    model, minibatches = trained_by_avalanche(DistributedDataParallel(model))
+    torch.save([p.detach() for p in model.module.parameters()], f"{{folder}}/avalanche{{rank}}.pt")
+    torch.save(minibatches, f"{{folder}}/minibatches{{rank}}.pt")
     for name, make in (("mlp", network), ("heads", heads)):
         wrapped = DistributedDataParallel(make(), find_unused_parameters=True)
         model = trained(wrapped, shards(rank, 2), name == "heads")
@@ -91,6 +105,32 @@ def trained(model: nn.Module, tasks, with_labels: bool) -> nn.Module:
     return model
 
 
+def trained_by_avalanche(model: nn.Module) -> tuple[nn.Module, list[torch.Tensor]]:
+    """A strategy of Avalanche; returns the minibatches, too."""
+    datasets = [
+        tensor_dataset(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:2]))
+        for batches in shards(0, 1)
+    ]
+    minibatches = []
+
+    class Seen(SupervisedPlugin, supports_distributed=True):
+        def before_training_iteration(self, strategy, **kwargs):
+            minibatches.append(strategy.mb_x.clone())
+
+    strategy = DMGEM(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        patterns_per_exp=8,
+        train_mb_size=4,
+        evaluator=None,
+        plugins=[Seen()],
+    )
+    for experience in ab.benchmark_from_datasets(train=datasets).train_stream:
+        strategy.train(experience)
+    return model, minibatches
+
+
 def test_ranks_keep_equal_weights_which_are_those_of_one_process_with_all_samples(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -104,3 +144,9 @@ def test_ranks_keep_equal_weights_which_are_those_of_one_process_with_all_sample
             assert torch.equal(one, other)
             torch.testing.assert_close(one, expected.detach(), rtol=1e-7, atol=1e-9)
             assert not torch.equal(one, start)
+    first, second = (torch.load(tmp_path / f"avalanche{rank}.pt") for rank in range(2))
+    for one, other, start in zip(first, second, network().parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, start)
+    ours, others = (torch.load(tmp_path / f"minibatches{rank}.pt") for rank in range(2))
+    assert all(not torch.equal(one, other) for one, other in zip(ours, others, strict=True))
