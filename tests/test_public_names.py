@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import avalanche_mgem
 
@@ -18,8 +19,12 @@ def test_every_public_name_is_there_and_no_other():
 
 
 def test_the_version_is_that_of_the_project():
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    assert avalanche_mgem.__version__ == tomllib.loads(project)["project"]["version"]
+    root = Path(__file__).parents[1]
+    assert (
+        avalanche_mgem.__version__
+        == tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+        == yaml.safe_load((root / "CITATION.cff").read_text())["version"]
+    )
 
 
 def test_the_command_starts_without_torch_and_avalanche():
