@@ -218,7 +218,7 @@ ERRORS = {
     "model": (["model=reduced_resnet18"], ["SlimResNet18", "[1, 8, 8]"]),
     "outputs": (["model.num_classes=3"], ["avalanche.models.SimpleMLP", "3 outputs", "at least 10"]),
     "given twice": (["+strategy.train_epochs=2"], ["strategy.train_epochs", "outside of strategy"]),
-    "given by mgem": (["+strategy.evaluator=2"], ["strategy.evaluator: mgem gives evaluator itself; drop it\n"]),
+    "given by mgem": (["+strategy.evaluator=2"], ["mgem gives evaluator itself; drop it\n"]),
     "one head only": (["strategy=der", "benchmark=split_digits"], ["DER", "benchmark.return_task_id=false"]),
     "no benchmark": (["~benchmark", "+benchmark._target_=builtins.dict"], ["a dict", "CLScenario"]),
     "no strategy": (["strategy=naive", "strategy._target_=builtins.dict"], ["a dict", "BaseSGD"]),
