@@ -152,7 +152,8 @@ class _Made(Sequence[Pixels]):
 def _blended(digit: Pixels, photos: list[Pixels], draw: np.random.Generator) -> Pixels:
     """MNIST-M: the absolute difference of a patch and a grey image [28, 28]."""
     patch = _patch(photos, len(digit), draw).astype(np.int16)
-    return np.abs(patch - digit[:, :, None]).astype(np.uint8)
+    difference: npt.NDArray[np.int16] = np.abs(patch - digit[:, :, None])
+    return difference.astype(np.uint8)
 
 
 def _printed(digit: int, photos: list[Pixels] | None, draw: np.random.Generator) -> Pixels:

@@ -126,8 +126,8 @@ def test_the_samples_of_the_replay_memory_in_a_step_are_a_key(
     assert mgem(*words, "hydra.run.dir=default").status == 0
     assert sizes == [10] * 4 + [10 + 10] * 4
     sizes.clear()
-    assert mgem(*words, "strategy.plugins.replay.batch_size_mem=25", "hydra.run.dir=more").status == 0
-    assert sizes == [10] * 4 + [10 + 25] * 4
+    assert mgem(*words, "strategy.plugins.replay.batch_size_mem=20", "hydra.run.dir=more").status == 0
+    assert sizes == [10] * 4 + [10 + 20] * 4
     has_constraints = (tmp_path / "more/constraints.csv").is_file()
     assert has_constraints == (strategy == "er_gem")
 
