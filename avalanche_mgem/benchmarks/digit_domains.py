@@ -30,7 +30,8 @@ DIGIT_DOMAINS = ("mnist", "mnist_m", "optical", "printed", "printed_on_photos")
 _IMAGE_SIZE = 32  # that of Digit-Five
 _PRINTED = (20_000, 5_000)  # training and test images of a printed domain, equally many of each digit
 _PHOTOS = ("china.jpg", "flower.jpg")  # 427 x 640 pixels, in scikit-learn
-_TEST_COLUMN = 512  # photographs are cut here, so that no test image shows what a training image shows
+# Columns of the photographs: no test image shows what a training image shows, and both show all their parts.
+_STRIPES = (((0, 128), (192, 448), (512, 640)), ((128, 192), (448, 512)))
 # The upright and slanted text fonts in matplotlib that have digits.
 _FONTS = (
     *(
@@ -122,7 +123,7 @@ def _domain(name: str, mnist: Sequence[Any], seed: list[Any]) -> tuple[RGBImages
             targets = [place % 10 for place in range(_PRINTED[number])]
             images = _Made(_printed, targets, [*seed, number], None)
         if name in ("mnist_m", "printed_on_photos"):
-            photos = [photo[:, _TEST_COLUMN:] if number else photo[:, :_TEST_COLUMN] for photo in _photos()]
+            photos = [photo[:, left:right] for photo in _photos() for left, right in _STRIPES[number]]
             make, sources = (_blended, images) if name == "mnist_m" else (_printed, targets)
             images = _Made(make, sources, [*seed, number], photos)
         parts.append(RGBImages(images, targets, _IMAGE_SIZE))

@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import json
 import os
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -19,6 +21,7 @@ from avalanche_mgem.runs._files import (
     MATRIX_FILE,
     SUMMARY_FILE,
 )
+from avalanche_mgem.runs._keys import makes_another_run
 from avalanche_mgem.runs._read import find_runs
 
 _ENDINGS = (".tar.gz", ".tgz", ".zip")  # of the files that are read as archives
@@ -29,7 +32,8 @@ _FILES = (SUMMARY_FILE, CONFIG_FILE, ENVIRONMENT_FILE, MATRIX_FILE, CONSTRAINTS_
 def pack_runs(folders: Iterable[str | os.PathLike[str]], archive: str | os.PathLike[str]) -> int:
     """Writes the complete runs below some folders into one archive, with the files that a report needs.
 
-    The same runs give the same bytes. The archive appears whole, or not at all.
+    The same runs give the same bytes. The archive appears whole, or not at all. It names no folders of this
+    machine: ``dataset_root`` is ``"."``, and ``environment.json`` lacks options that make no other run.
 
     Args:
         folders: sweeps, runs, or any folders above them. Each keeps its own name in the archive.
@@ -70,7 +74,7 @@ def pack_runs(folders: Iterable[str | os.PathLike[str]], archive: str | os.PathL
         ):
             for name, path in sorted(contents.items()):
                 if path.is_file():
-                    data = path.read_bytes()
+                    data = _without_machine(path)
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -78,6 +82,21 @@ def pack_runs(folders: Iterable[str | os.PathLike[str]], archive: str | os.PathL
     finally:
         fresh.unlink(missing_ok=True)
     return runs
+
+
+def _without_machine(path: Path) -> bytes:
+    """The contents of a file of a run, without the folders in which it was made."""
+    if path.name == CONFIG_FILE:
+        text = path.read_text(encoding="utf-8")
+        return re.sub(r"^( *dataset_root): .*$", r"\1: .", text, flags=re.MULTILINE).encode()
+    if path.name == ENVIRONMENT_FILE:
+        made_by = json.loads(path.read_text(encoding="utf-8"))
+        words = made_by.get("overrides", [])
+        made_by["overrides"] = [
+            word for word in words if makes_another_run(word.partition("=")[0].lstrip("+~"))
+        ]
+        return (json.dumps(made_by, indent=2) + "\n").encode()
+    return path.read_bytes()
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -16,6 +17,10 @@ def write_sweep(root: Path) -> Path:
         (root / "sweep" / run / "checkpoints").mkdir(parents=True)
         for name in (*FILES, "wandb.log", ".lock", "checkpoints/1.pt"):
             (root / "sweep" / run / name).write_text(f"{run} {name}")
+        words = ["strategy=gem", "+seed=1", "dataset_root=/home/me", "device=cuda"]
+        (root / "sweep" / run / "environment.json").write_text(json.dumps({"torch": "2", "overrides": words}))
+        config = f"run: {run}\nbenchmark:\n  dataset_root: /home/me\n  n: 2\ndataset_root: /home/me\n"
+        (root / "sweep" / run / "config.yaml").write_text(config)
     (root / "sweep" / "failed").mkdir()
     (root / "sweep" / "failed" / "error.txt").write_text("no")
     (root / "sweep" / "multirun.yaml").touch()
@@ -29,7 +34,11 @@ def test_the_files_of_complete_runs_and_no_others_come_back(tmp_path: Path) -> N
     with unpacked([tmp_path / "new" / "sweep.tar.gz"]) as ((folder,), _):
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         assert sorted(files) == [f"sweep/{run}/{name}" for run in ("a", "b") for name in FILES]
-        assert files["sweep/b/config.yaml"].read_text() == "b config.yaml"
+        assert files["sweep/b/summary.json"].read_text() == "b summary.json"
+        config = files["sweep/b/config.yaml"].read_text()
+        assert config == "run: b\nbenchmark:\n  dataset_root: .\n  n: 2\ndataset_root: .\n"
+        environment = json.loads(files["sweep/b/environment.json"].read_text())
+        assert environment == {"torch": "2", "overrides": ["strategy=gem", "+seed=1"]}
     assert not folder.exists()
 
 
