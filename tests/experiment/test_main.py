@@ -256,6 +256,7 @@ def test_a_mistake_gets_one_line(mgem: Mgem, tmp_path: Path, case: str) -> None:
         ("permuted_mnist", "MNIST/raw/train-images-idx3-ubyte"),
         ("split_mnist", "MNIST/raw/train-images-idx3-ubyte"),
         ("rotated_mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("digit_domains", "MNIST/raw/train-images-idx3-ubyte"),
         ("split_cifar100", "cifar-100-python/train"),
     ],
 )
