@@ -6,6 +6,7 @@ stratified and does not depend on the seed. The two functions mirror Avalanche's
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from avalanche.benchmarks import NCScenario, nc_benchmark
@@ -27,15 +28,21 @@ class _LabelledTensors(TensorDataset):
         self.targets = y.tolist()
 
 
+def optical_digits() -> list[tuple[Any, Any]]:
+    """Training and test digits: pixels from 0 to 16, float32 [n, 64], and classes [n]."""
+    images, labels = load_digits(return_X_y=True)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images.astype("float32"), labels, test_size=_TEST_SIZE, random_state=0, stratify=labels
+    )
+    return [(train_x, train_y), (test_x, test_y)]
+
+
 def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns train x [1437, 1, 8, 8], train y, test x [360, 1, 8, 8], test y.
 
     The images have the training set's mean 0 and standard deviation 1.
     """
-    images, labels = load_digits(return_X_y=True)
-    train_x, test_x, train_y, test_y = train_test_split(
-        images.astype("float32"), labels, test_size=_TEST_SIZE, random_state=0, stratify=labels
-    )
+    (train_x, train_y), (test_x, test_y) = optical_digits()
     mean, std = train_x.mean(), train_x.std()
     train, test = (torch.from_numpy((x - mean) / std).reshape(-1, 1, 8, 8) for x in (train_x, test_x))
     return train, torch.from_numpy(train_y), test, torch.from_numpy(test_y)

@@ -18,6 +18,7 @@ _FILES = {
     "SplitMNIST": MNIST_FILES,
     "PermutedMNIST": MNIST_FILES,
     "RotatedMNIST": MNIST_FILES,
+    "DigitDomains": MNIST_FILES,
     "PermutedFashionMNIST": _FASHION_MNIST,
     "SplitCIFAR100": _CIFAR100,
     "SplitTinyImageNet": _TINY_IMAGENET,

@@ -1,7 +1,7 @@
 """One run: a model and a strategy for a benchmark; train on each experience, test on all after each."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,16 +112,13 @@ def _without_plugins(cfg: DictConfig) -> tuple[DictConfig, list[Any]]:
     node = cfg.strategy.copy()
     with read_write(node), open_dict(node):
         given = node.pop("plugins", None)
-    if not isinstance(given, DictConfig | None) or any(
-        not _has_target(plugin) for plugin in (given or {}).values()
-    ):
+    named: Any = {} if given is None else given
+    if not isinstance(named, Mapping) or not all(_has_target(plugin) for plugin in named.values()):
         raise UserError(
             f"strategy.plugins={given}: it must have a name for each plugin and a _target_ under each "
             "name, such as {replay: {_target_: avalanche.training.plugins.ReplayPlugin, mem_size: 200}}"
         )
-    return node, [
-        build(f"strategy.plugins.{name}", plugin, BasePlugin) for name, plugin in (given or {}).items()
-    ]
+    return node, [build(f"strategy.plugins.{name}", plugin, BasePlugin) for name, plugin in named.items()]
 
 
 def _has_target(node: Any) -> bool:

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from avalanche_mgem.report.results import Results, combine, data_size, method_settings
-from avalanche_mgem.runs import ABSENT, Run, find_runs, read_run, text
+from avalanche_mgem.runs import ABSENT, Run, find_runs, read_run, text, unpacked
 
 
 def load_results(
@@ -19,7 +21,7 @@ def load_results(
     own. Benchmark, numbers of samples, size of minibatches, epochs and model are the *protocol*.
 
     Args:
-        folders: sweeps, runs, or any folders above them.
+        folders: sweeps, runs, or any folders above them; also archives of them, ``.tar.gz`` or ``.zip``.
         where: takes only runs with these values; a list, or commas, for several. Keys are those of the
             configuration (``"strategy.memory_strength"``), ``"strategy"`` and ``"benchmark"`` for their
             names, and those of ``environment.json`` after ``environment.``.
@@ -35,12 +37,16 @@ def load_results(
         >>> results = load_results("runs/sweeps/gamma")  # doctest: +SKIP
         >>> results.runs.groupby("method")["acc"].mean()  # doctest: +SKIP
     """
-    complete, reasons = find_runs(folders)
-    if not complete:
+    with unpacked(folders) as (places, shown):
+        complete, incomplete = find_runs(places)
+        reasons = {Path(shown(str(path))): reason for path, reason in incomplete.items()}
+        found = [read_run(path) for path in complete]
+        found = [replace(run, path=Path(shown(str(run.path)))) for run in found]
+    if not found:
         below = ", ".join(map(str, folders))
         named = "".join(f"; incomplete: {path} ({reason})" for path, reason in list(reasons.items())[:1])
         raise ValueError(f"no complete run in {below}: a run folder has a summary.json{named}")
-    runs = _select([read_run(path) for path in complete], where or {})
+    runs = _select(found, where or {})
     return combine(runs, method_settings(runs), reasons)
 
 

@@ -30,6 +30,9 @@ examples:
   mgem-report runs --where environment.device=cpu  or of their environment.json
   mgem-report runs --front num_groups              fronts over another setting than memory_strength
   mgem-report runs --wandb my-project              the same numbers in W&B too
+  mgem-report runs/sweeps/gamma --pack gamma.tar.gz
+                                                   the sweep in one file, to keep or to send
+  mgem-report gamma.tar.gz                         its report
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
 avalanche_mgem.report.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
@@ -52,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(words)
     try:
+        if options.pack is not None:
+            _pack(options)
+            return
         _run(
             options.runs,
             options.output,
@@ -78,7 +84,13 @@ def _parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=f"%(prog)s {avalanche_mgem.__version__}")
-    add("runs", metavar="RUNS", nargs="+", type=Path, help="run folders, sweeps, or folders above them")
+    add(
+        "runs",
+        metavar="RUNS",
+        nargs="+",
+        type=Path,
+        help="run folders, sweeps, folders above them, or archives (.tar.gz, .zip)",
+    )
     add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
     add("--baseline", metavar="METHOD", help="what the others are compared with (default: gem)")
     add(
@@ -92,6 +104,10 @@ def _parser() -> ArgumentParser:
     add(
         "--reference", metavar=("LA", "BWD"), nargs=2, type=_finite,
         help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
+    )  # fmt: skip
+    add(
+        "--pack", metavar="FILE", type=Path,
+        help="write the runs into one new archive (.tar.gz), which is read like a folder, and no report",
     )  # fmt: skip
     add(
         "--wandb", metavar="PROJECT", nargs="?", const="",
@@ -136,6 +152,16 @@ def _run(
 
         config = {"protocol": report.results.protocol, "command": command}
         log_report(project or None, folder.name, report.tables, folder / "figures", config)
+
+
+def _pack(options: Any) -> None:
+    from avalanche_mgem.runs import pack_runs
+
+    for name in ("output", "where", "baseline", "front", "reference", "wandb"):
+        if getattr(options, name) not in (None, []):
+            raise ValueError(f"--{name}: it is of a report, and --pack writes none; leave out one of the two")
+    number = pack_runs(options.runs, options.pack)
+    print(f"packed {number} runs: {options.pack}", flush=True)  # noqa: T201
 
 
 def _fail(message: str) -> NoReturn:

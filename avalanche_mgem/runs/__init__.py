@@ -3,6 +3,7 @@
 The command ``mgem`` writes them and ``mgem-report`` reads them. This room knows neither, and no torch.
 """
 
+from avalanche_mgem.runs._archive import pack_runs, unpacked
 from avalanche_mgem.runs._claim import claimed, is_complete, is_running
 from avalanche_mgem.runs._errors import FolderTakenError, UserError
 from avalanche_mgem.runs._files import (
@@ -65,8 +66,10 @@ __all__ = [
     "la",
     "makes_another_run",
     "mean_interval",
+    "pack_runs",
     "read_run",
     "text",
+    "unpacked",
     "write_failure",
     "write_run",
 ]

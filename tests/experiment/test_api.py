@@ -86,9 +86,11 @@ def test_named_experiments_compose_with_every_run_of_their_grid(name: str) -> No
     grid = OmegaConf.to_container(OmegaConf.create(text))["hydra"]["sweeper"]["params"]
     assert OmegaConf.create(text).hydra.sweep.dir == f"runs/{name}"
     overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
+    assert any(override.is_sweep_override() for override in overrides)
     for override in overrides:
-        assert override.is_sweep_override()
-        for value in override.sweep_string_iterator():
+        is_sweep = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if is_sweep else [override.get_value_element_as_str()]
+        for value in values[:1] if override.key_or_group == "seed" else values:
             cfg = compose(f"experiment={name}", f"{override.key_or_group}={value}")
     assert cfg.benchmark.n_experiences in {5, 20, 50, 100}
     assert cfg.optimizer.lr == 0.1

@@ -126,8 +126,8 @@ def test_the_samples_of_the_replay_memory_in_a_step_are_a_key(
     assert mgem(*words, "hydra.run.dir=default").status == 0
     assert sizes == [10] * 4 + [10 + 10] * 4
     sizes.clear()
-    assert mgem(*words, "strategy.plugins.replay.batch_size_mem=25", "hydra.run.dir=more").status == 0
-    assert sizes == [10] * 4 + [10 + 25] * 4
+    assert mgem(*words, "strategy.plugins.replay.batch_size_mem=20", "hydra.run.dir=more").status == 0
+    assert sizes == [10] * 4 + [10 + 20] * 4
     has_constraints = (tmp_path / "more/constraints.csv").is_file()
     assert has_constraints == (strategy == "er_gem")
 
@@ -218,7 +218,7 @@ ERRORS = {
     "model": (["model=reduced_resnet18"], ["SlimResNet18", "[1, 8, 8]"]),
     "outputs": (["model.num_classes=3"], ["avalanche.models.SimpleMLP", "3 outputs", "at least 10"]),
     "given twice": (["+strategy.train_epochs=2"], ["strategy.train_epochs", "outside of strategy"]),
-    "given by mgem": (["+strategy.evaluator=2"], ["strategy.evaluator: mgem gives evaluator itself; drop it\n"]),
+    "given by mgem": (["+strategy.evaluator=2"], ["mgem gives evaluator itself; drop it\n"]),
     "one head only": (["strategy=der", "benchmark=split_digits"], ["DER", "benchmark.return_task_id=false"]),
     "no benchmark": (["~benchmark", "+benchmark._target_=builtins.dict"], ["a dict", "CLScenario"]),
     "no strategy": (["strategy=naive", "strategy._target_=builtins.dict"], ["a dict", "BaseSGD"]),
@@ -256,6 +256,7 @@ def test_a_mistake_gets_one_line(mgem: Mgem, tmp_path: Path, case: str) -> None:
         ("permuted_mnist", "MNIST/raw/train-images-idx3-ubyte"),
         ("split_mnist", "MNIST/raw/train-images-idx3-ubyte"),
         ("rotated_mnist", "MNIST/raw/train-images-idx3-ubyte"),
+        ("digit_domains", "MNIST/raw/train-images-idx3-ubyte"),
         ("split_cifar100", "cifar-100-python/train"),
     ],
 )

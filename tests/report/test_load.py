@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from report.conftest import numbers, random_matrix
 
 from avalanche_mgem import report
 from avalanche_mgem.report import load_results
+from avalanche_mgem.runs import pack_runs
 
 
 def test_runs_are_found_at_any_depth(write_run, tmp_path, monkeypatch) -> None:
@@ -251,3 +254,33 @@ def test_every_public_name_is_there() -> None:
 
 def test_results_are_shown_in_one_line(sweep: Path) -> None:
     assert repr(load_results(sweep)) == "Results(21 runs of 7 methods, 2 incomplete)"
+
+
+def test_an_archive_is_read_like_its_folder(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack_runs(["sweep"], "kept/sweep.tar.gz")
+    folder, archive = load_results("sweep"), load_results("kept/sweep.tar.gz")
+    assert sorted(archive.runs["path"]) == [
+        f"kept/sweep.tar.gz/{path}" for path in sorted(folder.runs["path"])
+    ]
+    of_runs = [results.runs.drop(columns="path") for results in (folder, archive)]
+    pd.testing.assert_frame_equal(*of_runs)
+    assert len(folder.incomplete) == 2
+    assert len(archive.incomplete) == 0
+    with pytest.raises(ValueError, match=r"no complete run in empty.tar.gz"):
+        load_results(empty_archive("empty.tar.gz"))
+    with pytest.raises(ValueError, match=r"damaged.zip/run/summary.json: not valid JSON"):
+        load_results(damaged_archive("damaged.zip"))
+
+
+def empty_archive(name: str) -> str:
+    tarfile.open(name, "w:gz").close()
+    return name
+
+
+def damaged_archive(name: str) -> str:
+    with zipfile.ZipFile(name, "w") as archive:
+        archive.writestr("run/summary.json", "{")
+    return name

@@ -187,3 +187,13 @@ def test_as_a_program_with_warnings_as_errors(sweep, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (report,) = (tmp_path / "reports").iterdir()
     assert set(os.listdir(report)) == IN_REPORT
+
+
+def test_a_sweep_is_packed(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = tmp_path / "sweep.tar.gz"
+    main([str(sweep), "--pack", str(archive)])
+    assert capsys.readouterr() == (f"packed 21 runs: {archive}\n", "")
+    assert len(load_results(archive).runs) == 21
+    assert "it exists, and nothing is overwritten" in refused(capsys, sweep, "--pack", archive)
+    error = refused(capsys, sweep, "--pack", tmp_path / "x.tar.gz", "--baseline", "gem")
+    assert "--baseline: it is of a report, and --pack writes none" in error
