@@ -17,7 +17,7 @@ from avalanche_mgem.schedules import MemoryStrength
 
 
 @explains()
-class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[misc]
+class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[misc, call-arg]
     """Fine-grained gradient episodic memory (Liu et al., 2024, arXiv 2410.00868) in any Avalanche strategy.
 
     Keeps samples of every past experience. Before each step the gradient is projected so that it conflicts
@@ -162,7 +162,7 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
 
 
 @explains()
-class PMGEMPlugin(MGEMPlugin, supports_distributed=True):
+class PMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """p-mGEM (Liu et al., 2024): the parameters in ``num_modules`` modules, each constrained on its own.
 
     Args:
@@ -186,7 +186,7 @@ class PMGEMPlugin(MGEMPlugin, supports_distributed=True):
 
 
 @explains()
-class DMGEMPlugin(MGEMPlugin, supports_distributed=True):
+class DMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """d-mGEM (Liu et al., 2024): each experience's memory in ``num_groups`` groups, each a constraint.
 
     Args:
