@@ -3,17 +3,28 @@
 import math
 import warnings
 import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, Unpack
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks.utils.data_attribute import has_task_labels
+from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.templates.problem_type import SupervisedProblem
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from avalanche_mgem.functional import NonFiniteGradientError
-from avalanche_mgem.memory import EpisodicMemory, fingerprint
+from avalanche_mgem.memory import Batch, Collate, EpisodicMemory, Tree, fingerprint, tree_map, unpacked
+from avalanche_mgem.memory import Unpack as UnpackBatch
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.projector import ConstrainedStep, Projector
-from avalanche_mgem.schedules import MemoryStrength
+from avalanche_mgem.references import Criterion, Forward, unwrapped
+from avalanche_mgem.schedules import MemoryStrength, check_length
 
 
 @explains()
@@ -102,6 +113,7 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
         self._owner = weakref.ref(strategy)
         self._warn_of_hidden_boundaries(strategy.experience)
         self._attach(strategy)
+        self._check(strategy)
         self.projector.begin(self._key(strategy.experience), strategy.device)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
@@ -138,10 +150,31 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
             key=self._key(experience),
             extends=is_piece and not experience.is_first_subexp,
         )
-        self.projector.model = self.projector.criterion = None  # the strategy's, which its checkpoint has
+        # What is the strategy's, its checkpoint has.
+        self.projector.model = self.projector.criterion = self.projector.forward = None
+        self.memory.unpack, self.memory.collate_fn = unpacked, None
 
     def _attach(self, strategy: Any) -> None:
-        self.projector.model, self.projector.criterion = strategy.model, strategy._criterion
+        loss = StrategyLoss.of(strategy)
+        self.projector.model = strategy.model
+        self.projector.criterion, self.projector.forward = loss.criterion, loss.forward
+        self.memory.collate_fn, self.memory.unpack = loss.collate_fn, loss.unpack
+
+    def _check(self, strategy: Any) -> None:
+        """Finds before an experience is trained what would stop the training of a later one."""
+        experience = origin_experience(strategy.experience)
+        stream: Any = getattr(experience, "origin_stream", None)
+        if hasattr(stream, "__len__"):
+            check_length(self.projector.memory_strength, len(stream))
+        if strategy.experience is not experience and not strategy.experience.is_first_subexp:
+            return
+        dataset = samples_of(experience, self.memory.transform)
+        if len(dataset) == 0:
+            return
+        where = f"the memory of experience {experience.current_experience}"
+        self.memory.check(dataset, where=where)
+        if self.projector.forward is not None:
+            self.projector.check(dataset)
 
     def _key(self, experience: Any) -> str:
         """What recognises the origin experience; read once, and not again for each piece of a stream."""
@@ -207,6 +240,107 @@ class DMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-a
         **options: Unpack[Options],
     ):
         super().__init__(patterns_per_experience, memory_strength, **options)
+
+
+@dataclass(frozen=True)
+class StrategyLoss:
+    """How a strategy computes the loss of a batch.
+
+    Attributes:
+        collate_fn: of its loader; None where that of the data set serves.
+        unpack: what is kept of a batch of its data.
+        criterion: the loss of outputs and targets.
+        forward: the output on inputs and task labels; None calls the model.
+    """
+
+    collate_fn: Collate | None
+    unpack: UnpackBatch
+    criterion: Criterion
+    forward: Forward | None
+
+    @classmethod
+    def of(cls, strategy: Any) -> "StrategyLoss":
+        """That of a strategy: its own methods where it has any, as one for batches of Hugging Face has."""
+        has_labels = has_task_labels(strategy.experience.dataset)
+        own = [name for name in _OF_A_BATCH if _of(type(strategy), name) is not _of(SupervisedProblem, name)]
+        collate_fn = _collate_of(getattr(strategy, "dataloader", None))
+        if not own:
+            unpack = _with_task_labels if has_labels else _without_task_labels
+            return cls(collate_fn, unpack, strategy._criterion, None)
+        has_heads = has_labels and is_multi_task_module(strategy.model)
+        forward, criterion = partial(_own_forward, strategy), partial(_own_criterion, strategy)
+        return cls(collate_fn, _whole_with_task_labels if has_heads else _whole, criterion, forward)
+
+
+# What a strategy may have of its own, instead of Avalanche's.
+_OF_A_BATCH = ("_unpack_minibatch", "forward", "criterion", "mb_x", "mb_y", "mb_task_id")
+
+
+def _collate_of(loader: Any) -> Collate | None:
+    """The collate function that a strategy gave its loader, torch's or Avalanche's; None for torch's own."""
+    given = getattr(loader, "collate_fn", None) or getattr(loader, "loader_kwargs", {}).get("collate_fn")
+    return None if given is default_collate else given
+
+
+def _of(cls: type, name: str) -> Any:
+    return getattr(cls, name, None)
+
+
+def _with_task_labels(batch: Any) -> Batch:
+    """As Avalanche reads a batch: the last part is the task labels."""
+    x, y, _ = _without_task_labels(batch)
+    return x, y, batch[-1]
+
+
+def _without_task_labels(batch: Any) -> Batch:
+    if isinstance(batch, Mapping):
+        raise ValueError(
+            f"a batch is a {type(batch).__name__}, which Avalanche's strategies do not unpack; give the data "
+            "set a collate_fn that returns inputs and targets, or the strategy an _unpack_minibatch, forward "
+            "and criterion of its own."
+        )
+    x, y, _ = unpacked(batch)
+    return x, y, None
+
+
+def _whole_with_task_labels(batch: Any) -> Batch:
+    return batch, batch, None if isinstance(batch, Mapping) else batch[-1]
+
+
+def _whole(batch: Any) -> Batch:
+    """For a strategy that reads the batch itself: all of it is inputs, and all of it is targets."""
+    return batch, batch, None
+
+
+def _own_forward(strategy: Any, batch: Tree, task_labels: Tensor | None) -> Any:
+    """What the strategy's forward pass returns on a batch."""
+    with _working_on(strategy, batch):
+        return strategy.forward()
+
+
+def _own_criterion(strategy: Any, output: Any, batch: Tree) -> Tensor:
+    """The strategy's loss of this output on a batch."""
+    with _working_on(strategy, batch):
+        strategy.mb_output = output
+        loss: Tensor = strategy.criterion()
+        return loss
+
+
+@contextmanager
+def _working_on(strategy: Any, batch: Tree) -> Iterator[None]:
+    """Makes a batch the strategy's minibatch, unpacked by the strategy."""
+    before = strategy.mbatch, strategy.mb_output, strategy.model
+    try:
+        strategy.mbatch = tree_map(_same, batch)  # it may be unpacked in place
+        strategy.model = unwrapped(strategy.model)
+        strategy._unpack_minibatch()
+        yield
+    finally:
+        strategy.mbatch, strategy.mb_output, strategy.model = before
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def origin_experience(experience: Any) -> Any:

@@ -16,7 +16,7 @@ from avalanche_mgem.functional import (
     check_ridge,
     project,
 )
-from avalanche_mgem.memory import EpisodicMemory, MemoryGroups
+from avalanche_mgem.memory import Collate, EpisodicMemory, StepGroups
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.parameters import current_gradient, trainable_parameters, write_gradient
 from avalanche_mgem.partition import Partition
@@ -47,7 +47,7 @@ class ConstrainedStep:
 class _Step:
     """What a step carries from its reference gradients to its projection."""
 
-    groups: MemoryGroups
+    groups: StepGroups
     named: list[tuple[str, nn.Parameter]]
     rows: GradientRows
     seconds: float
@@ -79,6 +79,9 @@ class Projector:
             ``normalize_memory_strength``.
         forward: the model's output on inputs ``[n, ...]`` and task labels ``[n]`` or None. None (default)
             calls the model on the inputs.
+        collate_fn: makes inputs and targets of a list of samples, as that of your ``DataLoader``; task labels
+            may follow. None (default) takes the ``collate_fn`` of the data set if it has one, or torch's own.
+            Inputs and targets may be tuples, lists, mappings and dataclasses of tensors.
         {arguments}
 
     Attributes:
@@ -115,6 +118,7 @@ class Projector:
         memory_strength: MemoryStrength = 0.5,
         *,
         forward: Forward | None = None,
+        collate_fn: Collate | None = None,
         **options: Unpack[Options],
     ):
         check_ridge(options["ridge"])
@@ -131,6 +135,7 @@ class Projector:
             options["seed"],
             options["patterns_per_step"],
             options["experiences_per_step"],
+            collate_fn,
         )
         self.memory_strength = check_memory_strength(memory_strength)
         self.normalize_memory_strength = divides
@@ -147,7 +152,7 @@ class Projector:
         self.memory_device = None if device is None else _usable(device)
         self.keeps_last_step = False
         self.last_step: ConstrainedStep | None = None
-        self._steps: Iterator[MemoryGroups] | None = None  # None until a task has begun
+        self._steps: Iterator[StepGroups] | None = None  # None until a task has begun
         self._step: _Step | None = None
         self._z: Tensor | None = None  # the update's memory: new memory is slow at first
 
@@ -164,7 +169,7 @@ class Projector:
         return {**first, **self.options}
 
     @property
-    def groups(self) -> MemoryGroups | None:
+    def groups(self) -> StepGroups | None:
         """The memory groups that constrain the present step; None before its references are computed."""
         return None if self._step is None else self._step.groups
 
@@ -172,6 +177,30 @@ class Projector:
     def rows(self) -> GradientRows | None:
         """The reference gradients of the present step; None before they are computed."""
         return None if self._step is None else self._step.rows
+
+    def check(self, dataset: Any) -> None:
+        """Finds before a task is trained what would stop the training of the next one. Optional.
+
+        Reads two samples and computes their loss; nothing changes.
+
+        Args:
+            dataset: the task's samples, as :meth:`remember` takes them.
+
+        Raises:
+            ValueError: if the samples make no batch that can be kept, or not the groups asked for, or if
+                model and criterion give no loss on them.
+
+        Example:
+            >>> mgem = Projector(nn.Linear(4, 2), nn.CrossEntropyLoss(), 8)
+            >>> mgem.check([{"pixels": torch.zeros(4), "label": 0}])  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ValueError: a batch of the dataset is a dict, which does not tell inputs from targets; ...
+        """
+        model = self._known_model()
+        if self.criterion is None:
+            raise ValueError("the projector has no criterion; set projector.criterion before the first step.")
+        groups = self.memory.check(dataset).to(trainable_parameters(model)[0][1].device)
+        self.references.check(groups[0], model, self.criterion, self.forward)
 
     def begin(self, key: str | None = None, device: torch.device | str | None = None) -> None:
         """Begins a task. Optional: only a task that is trained again has to be named.
@@ -182,7 +211,7 @@ class Projector:
             device: of the training; None (default) is that of the model's parameters.
 
         Raises:
-            ValueError: if a memory cannot be split into the groups asked for, or two differ in shape.
+            ValueError: if a memory cannot be split into the groups asked for.
         """
         if device is None:
             device = trainable_parameters(self._known_model())[0][1].device
@@ -210,12 +239,12 @@ class Projector:
         named = trainable_parameters(model)
         if self.criterion is None:
             raise ValueError("the projector has no criterion; set projector.criterion before the first step.")
-        start = now(groups.x.device) if self.keeps_last_step else 0.0
+        start = now(groups.device) if self.keeps_last_step else 0.0
         with phase("references"):
             rows = self.references(groups, model, self.criterion, [p for _, p in named], self.forward)
             if isinstance(self.model, DistributedDataParallel):
                 rows = averaged(rows, groups, self.model.process_group)
-        seconds = now(groups.x.device) - start if self.keeps_last_step else 0.0
+        seconds = now(groups.device) - start if self.keeps_last_step else 0.0
         self._step = _Step(groups, named, rows, seconds)
         return True
 
@@ -279,11 +308,14 @@ class Projector:
         A task that was remembered before, which its data tell, has its samples replaced.
 
         Args:
-            dataset: the task's samples ``(x, y)`` or ``(x, y, task label)``, a dataset of torch.
+            dataset: the task's samples, a dataset of torch; usually of ``(x, y)`` or ``(x, y, task label)``.
             task: the task's number, which errors name; None (default) counts from 0.
             key: what recognises the task; None (default) is the dataset's
                 :func:`~avalanche_mgem.memory.fingerprint`.
             extends: whether these samples come on top of those that the task had before.
+
+        Raises:
+            ValueError: if the samples make no batch that can be kept.
         """
         self._steps = self._step = self._z = self.last_step = None
         self.references.reset()
@@ -322,7 +354,7 @@ class Projector:
             raise NonFiniteGradientError(_described(None, None))
 
 
-def _described(row: int | None, groups: MemoryGroups | None) -> str:
+def _described(row: int | None, groups: StepGroups | None) -> str:
     if row is None or groups is None:
         return "gradient or update of the current minibatch"
     experience, group = groups.origins[row]

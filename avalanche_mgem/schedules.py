@@ -117,6 +117,23 @@ def check_memory_strength(spec: MemoryStrength) -> MemoryStrength:
     return _checked(spec)
 
 
+def check_length(spec: MemoryStrength, n_experiences: int) -> None:
+    """Checks that a list has a value for each experience of a stream.
+
+    Args:
+        spec: as returned by :func:`check_memory_strength`.
+        n_experiences: length of the stream.
+
+    Raises:
+        ValueError: if a list is shorter.
+    """
+    if isinstance(spec, PerExperience) and len(spec.values) < n_experiences:
+        raise ValueError(
+            f"memory_strength lists {len(spec.values)} values but the stream has {n_experiences} "
+            "experiences; give one value for each experience."
+        )
+
+
 def memory_strength_at(spec: MemoryStrength, experience: int, clock: Any) -> float:
     """The memory strength now.
 

@@ -1,6 +1,8 @@
 """Problems, benchmarks and models that several tests use."""
 
+from collections import UserDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import avalanche.benchmarks as ab
 import torch
@@ -133,6 +135,49 @@ class Probe(SupervisedPlugin):
         super().__init__()
         self.seen: list = []
         setattr(self, hook, lambda strategy, **kwargs: self.seen.append(function(strategy)))
+
+
+@dataclass
+class Output:
+    """What a model of Hugging Face returns: a dataclass of tensors, of which some are missing."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class Tagger(nn.Module):
+    """Called as a model of Hugging Face: by keywords, with its loss where labels are given."""
+
+    def __init__(self, n_tokens: int = 12, n_classes: int = 3):
+        super().__init__()
+        self.tokens = nn.Embedding(n_tokens, 8)
+        self.hidden = nn.Linear(8, 8)
+        self.classifier = nn.Linear(8, n_classes)
+
+    def forward(self, input_ids, attention_mask, labels=None) -> Output:
+        mask = attention_mask.unsqueeze(-1).to(self.hidden.weight.dtype)
+        hidden = torch.tanh(self.hidden(self.tokens(input_ids))) * mask
+        logits = self.classifier(hidden.sum(dim=1) / mask.sum(dim=1))
+        return Output(None if labels is None else nn.functional.cross_entropy(logits, labels), logits)
+
+
+def padded(samples: list[dict]) -> UserDict:
+    """A batch as Hugging Face's collators make it, as long as its longest sample."""
+    ids = [sample["input_ids"] for sample in samples]
+    mask = [torch.ones_like(one) for one in ids]
+    return UserDict(
+        input_ids=nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        attention_mask=nn.utils.rnn.pad_sequence(mask, batch_first=True),
+        labels=torch.tensor([sample["labels"] for sample in samples]),
+    )
+
+
+def sentences(n: int, longest: int, seed: int = 0) -> list[dict]:
+    """Samples of tokens and a class, of 2 to ``longest`` tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, longest + 1, (n,), generator=generator).tolist()
+    ids = [torch.randint(1, 12, (length,), generator=generator) for length in lengths]
+    return [{"input_ids": one, "labels": int(one.sum()) % 3} for one in ids]
 
 
 def memory_groups(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None) -> MemoryGroups:

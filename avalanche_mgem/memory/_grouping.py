@@ -1,25 +1,61 @@
 """How each experience's memory is split into groups (d-mGEM)."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Grouping = Literal["random", "stratified", "label"] | Callable[[Tensor, Tensor], Tensor]
+from avalanche_mgem.memory._tree import Tree
+
+Grouping = Literal["random", "stratified", "label"] | Callable[[Any, Any], Tensor]
 
 GROUPINGS = ("random", "stratified", "label")
 
 
+def check_grouping(y: Tree, n: int, num_groups: int, grouping: Grouping, where: str) -> None:
+    """Checks that samples with targets like ``y`` can be split, as far as that is known in advance.
+
+    Args:
+        y: targets of some samples.
+        n: number of samples that are split.
+        num_groups: see :func:`split`.
+        grouping: see :func:`split`.
+        where: see :func:`split`.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    if num_groups > n:
+        raise ValueError(
+            f"num_groups={num_groups} but {where} holds only {n} samples; a group is never empty."
+        )
+    if callable(grouping) or grouping == "random" or num_groups == 1:
+        return
+    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_floating_point():
+        found = f"{y.dtype} of shape {list(y.shape)}" if isinstance(y, Tensor) else f"in a {type(y).__name__}"
+        raise ValueError(
+            f"grouping={grouping!r} needs class labels, integers of shape [n]; {where} has targets {found}."
+        )
+
+
 def split(
-    x: Tensor, y: Tensor, *, num_groups: int, grouping: Grouping, generator: np.random.Generator, where: str
+    x: Tree,
+    y: Tree,
+    n: int,
+    *,
+    num_groups: int,
+    grouping: Grouping,
+    generator: np.random.Generator,
+    where: str,
 ) -> Tensor:
     """Group id of each sample ``[n]``, every id in ``0..num_groups-1`` used at least once.
 
     Args:
         x: inputs ``[n, ...]``.
         y: targets ``[n, ...]``.
+        n: number of samples.
         num_groups: the number of groups d.
         grouping: see :class:`~avalanche_mgem.memory.EpisodicMemory`.
         generator: of the random groupings.
@@ -28,20 +64,14 @@ def split(
     Raises:
         ValueError: if the samples cannot be split so.
     """
-    d, n = num_groups, len(y)
-    if d > n:
-        raise ValueError(f"num_groups={d} but {where} holds only {n} samples; a group is never empty.")
+    d = num_groups
+    check_grouping(y, n, d, grouping, where)
     if callable(grouping):
         return _checked_groups(grouping(x, y), d, n, where)
     order = torch.from_numpy(generator.permutation(n))
     if d == 1:
         return torch.zeros(n, dtype=torch.long)
     groups = torch.empty(n, dtype=torch.long)
-    if grouping != "random" and (y.dim() != 1 or y.is_floating_point()):
-        raise ValueError(
-            f"grouping={grouping!r} needs class labels, integers of shape [n]; "
-            f"{where} has targets {y.dtype} of shape {list(y.shape)}."
-        )
     if grouping == "label":
         return _whole_classes(y, d, where)
     if grouping == "stratified":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from numbers import Integral
 from typing import Any, Literal
 
@@ -12,9 +13,19 @@ from torch import Tensor
 
 from avalanche_mgem.memory._draws import Draw, Draws, Index
 from avalanche_mgem.memory._fingerprint import fingerprint
-from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, split
-from avalanche_mgem.memory._groups import MemoryGroups
-from avalanche_mgem.memory._storage import Batch, Samples, StoredSamples, UnreadSamples
+from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, check_grouping, split
+from avalanche_mgem.memory._groups import MemoryGroups, MixedGroups, StepGroups, joined
+from avalanche_mgem.memory._storage import (
+    Batch,
+    Collate,
+    Reading,
+    Samples,
+    StoredSamples,
+    Unpack,
+    UnreadSamples,
+    mapped,
+    unpacked,
+)
 
 MemoryTransform = Literal["eval", "train", "frozen"]
 
@@ -30,6 +41,12 @@ class _Slot:
     priorities: npt.NDArray[np.float64]  # the samples with the least random priorities stay
     samples: Samples
     groups: Tensor | None = None  # group id of each sample, drawn when first needed
+
+    @property
+    def order(self) -> Index:
+        """The places of its samples, ordered by group."""
+        assert self.groups is not None
+        return np.argsort(self.groups.numpy(), kind="stable")
 
 
 @dataclass
@@ -56,6 +73,12 @@ class EpisodicMemory:
             for each; None (default) takes the whole memory, as GEM does.
         experiences_per_step: past experiences drawn anew for each step, the others constrain nothing in it;
             None (default) takes all.
+        collate_fn: makes a batch of samples, as that of a ``DataLoader``: inputs and targets, and task labels
+            where there are any. None (default) takes that of the dataset, or torch's own. Inputs and targets
+            are tensors with the samples first, or tuples, lists, mappings and dataclasses of such. They may
+            differ in shape from experience to experience.
+        unpack: inputs, targets and task labels of a batch; see
+            :func:`~avalanche_mgem.memory.unpacked`, the default.
 
     Raises:
         ValueError: for values that are not allowed.
@@ -74,6 +97,8 @@ class EpisodicMemory:
     seed: int | None = None
     patterns_per_step: int | None = None
     experiences_per_step: int | None = None
+    collate_fn: Collate | None = field(default=None, repr=False)
+    unpack: Unpack = field(default=unpacked, repr=False)
     _slots: list[_Slot] = field(default_factory=list, repr=False)
     _generators: tuple[np.random.Generator, np.random.Generator] | None = field(default=None, repr=False)
 
@@ -105,12 +130,16 @@ class EpisodicMemory:
         """Draws samples of an experience; call it when training on it has ended.
 
         Args:
-            dataset: the experience's samples ``(x, y)`` or ``(x, y, task label)``, a dataset of torch. Its
-                ``collate_fn`` is used if it has one.
+            dataset: the experience's samples, a dataset of torch; usually of ``(x, y)`` or
+                ``(x, y, task label)``.
             experience: the experience's number, which errors name; None (default) counts from 0.
             key: what recognises the experience; None (default) is the dataset's :func:`fingerprint`.
             extends: whether these samples come on top of those that the experience had before, as in an
                 online stream. The kept samples are then uniform over all of them.
+
+        Raises:
+            ValueError: if the samples make no batch that can be kept, or those of a stream's pieces differ in
+                shape.
         """
         key = fingerprint(dataset) if key is None else key
         slot = self._find(key)
@@ -135,7 +164,28 @@ class EpisodicMemory:
         else:
             self._slots[self._slots.index(slot)] = updated
 
-    def groups(self, *, but: str | None = None, device: torch.device | str = "cpu") -> MemoryGroups:
+    def check(self, dataset: Any, *, where: str = "the memory of an experience") -> MemoryGroups:
+        """Reads two samples of a dataset, to find what :meth:`remember` and :meth:`groups` will refuse.
+
+        Args:
+            dataset: the samples of a whole experience.
+            where: whose samples they are, for the errors.
+
+        Returns:
+            the two, as a group.
+
+        Raises:
+            ValueError: if they make no batch that can be kept, or not the groups asked for.
+        """
+        n = min(2, len(dataset))
+        if n == 0:
+            raise ValueError(f"{where} would be empty: the data set has no samples.")
+        batch = self._reading.batch([(dataset, place) for place in range(n)], 0)
+        kept = min(len(dataset), self.patterns_per_experience)
+        check_grouping(batch[1], kept, self.num_groups, self.grouping, where)
+        return MemoryGroups(*batch, (n,), ((0, 0),), _tasks(batch[2], (n,)))
+
+    def groups(self, *, but: str | None = None, device: torch.device | str = "cpu") -> StepGroups:
         """The groups of all experiences, in the order in which these were first remembered.
 
         Args:
@@ -143,24 +193,15 @@ class EpisodicMemory:
             device: of the returned tensors.
 
         Raises:
-            ValueError: if an experience's samples cannot be split into the groups asked for, or those of two
-                experiences differ in shape.
+            ValueError: if an experience's samples cannot be split into the groups asked for.
         """
         slots = self._others(but)
         if not slots:
             return MemoryGroups(torch.empty(0), torch.empty(0), None, (), (), ())
-        stored = [slot.samples.read(self._next_seed(slot)) for slot in slots]
-        for slot, (inputs, targets, _) in zip(slots, stored, strict=True):
-            self._group(slot, inputs, targets)
-        rows = torch.from_numpy(np.concatenate(_ordered(slots)))
-        ids = [slot.groups for slot in slots if slot.groups is not None]
-        sizes = tuple(n for group in ids for n in torch.bincount(group, minlength=self.num_groups).tolist())
-        origins = tuple((slot.experience, group) for slot in slots for group in range(self.num_groups))
-        x, y, task_labels = (_joined(parts, slots) for parts in zip(*stored, strict=True))
-        labels = None if task_labels is None else task_labels[rows]
-        assert x is not None
-        assert y is not None
-        groups = MemoryGroups(x[rows], y[rows], labels, sizes, origins, _tasks(labels, sizes))
+        stored = [slot.samples.read(self._next_seed(slot), self._reading) for slot in slots]
+        for slot, batch in zip(slots, stored, strict=True):
+            self._group(slot, batch)
+        groups = joined([self._ordered(*one) for one in zip(slots, stored, strict=True)])
         return groups.to(torch.device(device))
 
     def steps(
@@ -169,7 +210,7 @@ class EpisodicMemory:
         but: str | None = None,
         device: torch.device | str = "cpu",
         memory_device: torch.device | None = None,
-    ) -> Iterator[MemoryGroups]:
+    ) -> Iterator[StepGroups]:
         """The groups of one step after another, without an end.
 
         Ends at once where there are none. The whole memory unless ``patterns_per_step`` or
@@ -191,8 +232,8 @@ class EpisodicMemory:
             return self._read_steps(but, device)
         return self._stored_steps(self.groups(but=but, device=memory_device or device), device)
 
-    def _stored_steps(self, whole: MemoryGroups, device: torch.device) -> Iterator[MemoryGroups]:
-        if device.type == "cuda" and whole.x.device.type == "cpu":
+    def _stored_steps(self, whole: StepGroups, device: torch.device) -> Iterator[StepGroups]:
+        if device.type == "cuda" and whole.device.type == "cpu":
             whole = whole.pin()
         draws = self._draws(whole.sizes, whole.origins)
         if draws is None:
@@ -201,20 +242,38 @@ class EpisodicMemory:
         while True:
             yield whole.take(draws.next()).to(device)
 
-    def _read_steps(self, but: str | None, device: torch.device) -> Iterator[MemoryGroups]:
+    def _read_steps(self, but: str | None, device: torch.device) -> Iterator[StepGroups]:
         """Reads the samples anew for each step, and only those of the step."""
         slots = self._others(but)
         whole = self.groups(but=but)
+        order = np.concatenate([slot.order for slot in slots])
+        all_samples = Draw(np.arange(len(order)), whole.sizes, tuple(range(len(whole))))
+        draws = self._draws(whole.sizes, whole.origins)
         everything: Any = slots[0].samples
         for slot in slots[1:]:
             everything = everything.joined(slot.samples)
-        order = np.concatenate(_ordered(slots))
-        all_samples = Draw(np.arange(len(order)), whole.sizes, tuple(range(len(whole))))
-        draws = self._draws(whole.sizes, whole.origins)
+        starts = np.cumsum([0, *(len(slot.priorities) for slot in slots)])
+        order += np.repeat(starts[:-1], np.diff(starts))
         while True:
             draw = all_samples if draws is None else draws.next()
-            batch: Batch = everything.take(order[draw.positions]).read(self._next_seed())
-            yield whole.with_samples(draw, *batch).to(device)
+            if isinstance(whole, MixedGroups):
+                yield self._read_apart(everything, order, whole, draw).to(device)
+            else:
+                batch: Batch = everything.take(order[draw.positions]).read(self._next_seed(), self._reading)
+                yield whole.with_samples(draw, batch).to(device)
+
+    def _read_apart(self, everything: Any, order: Index, whole: MixedGroups, draw: Draw) -> StepGroups:
+        """A draw, of which the samples of each experience are read by themselves."""
+        found, sample = [], 0
+        drawn = zip(draw.kept, draw.sizes, strict=True)
+        for _, of_slot in groupby(drawn, key=lambda one: one[0] // self.num_groups):
+            kept, sizes = zip(*of_slot, strict=True)
+            places = order[draw.positions[sample : sample + sum(sizes)]]
+            sample += sum(sizes)
+            batch: Batch = everything.take(places).read(self._next_seed(), self._reading)
+            origins, tasks = tuple(whole.origins[k] for k in kept), tuple(whole.tasks[k] for k in kept)
+            found.append(MemoryGroups(*batch, sizes, origins, tasks))
+        return joined(found)
 
     def _draws(self, sizes: tuple[int, ...], origins: tuple[tuple[int, int], ...]) -> Draws | None:
         if self.patterns_per_step is None and self.experiences_per_step is None:
@@ -233,27 +292,48 @@ class EpisodicMemory:
     def _find(self, key: str) -> _Slot | None:
         return next((slot for slot in self._slots if slot.key == key), None)
 
-    def _group(self, slot: _Slot, x: Tensor, y: Tensor) -> None:
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.collate_fn, self.unpack)
+
+    def _group(self, slot: _Slot, batch: Batch) -> None:
         """Splits a slot's samples into groups, once."""
         if slot.groups is None:
             slot.groups = split(
-                x,
-                y,
+                batch[0],
+                batch[1],
+                len(slot.priorities),
                 num_groups=self.num_groups,
                 grouping=self.grouping,
                 generator=self._generator(),
                 where=f"the memory of experience {slot.experience}",
             )
 
+    def _ordered(self, slot: _Slot, batch: Batch) -> MemoryGroups:
+        """The groups of one experience."""
+        assert slot.groups is not None
+        rows = torch.from_numpy(slot.order)
+        x, y, labels = mapped(lambda part: part[rows], batch)
+        sizes = tuple(torch.bincount(slot.groups, minlength=self.num_groups).tolist())
+        origins = tuple((slot.experience, group) for group in range(self.num_groups))
+        return MemoryGroups(x, y, labels, sizes, origins, _tasks(labels, sizes))
+
     def _merged(self, old: Any, kept_old: Index, dataset: Any, kept_new: Index) -> Samples:
         """The kept ones of a slot's samples (None if it begins) and of a dataset, as a slot holds them."""
         new: Any = UnreadSamples([(dataset, int(index)) for index in kept_new])
         if self.transform != "train" and len(kept_new):
-            new = StoredSamples(new.read(self._next_seed()))
+            new = StoredSamples(new.read(self._next_seed(), self._reading))
         if old is None:
             return new  # type: ignore[no-any-return]
         kept = old.take(kept_old)
-        return kept.joined(new) if len(kept_new) else kept  # type: ignore[no-any-return]
+        if len(kept_new) == 0:
+            return kept  # type: ignore[no-any-return]
+        if not kept.fits(new):
+            raise ValueError(
+                "the samples of this piece of an experience differ in shape from those of the pieces before; "
+                "pad all to one length, or take memory_transform='train', which reads a step's together."
+            )
+        return kept.joined(new)  # type: ignore[no-any-return]
 
     def _generator(self, of_draws: bool = False) -> np.random.Generator:
         """The memory's generator, or another for the steps' draws, which must not change what is kept."""
@@ -269,36 +349,12 @@ class EpisodicMemory:
         return int(self._generator().integers(2**32))
 
 
-def _ordered(slots: Sequence[_Slot]) -> list[Index]:
-    """The places of the slots' samples among those of all, ordered by group."""
-    places, start = [], 0
-    for slot in slots:
-        assert slot.groups is not None
-        places.append(start + np.argsort(slot.groups.numpy(), kind="stable"))
-        start += len(slot.groups)
-    return places
-
-
 def _tasks(task_labels: Tensor | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
     """The only task label of each group, or None."""
     if task_labels is None:
         return (None,) * len(sizes)
     found = [torch.unique(part).tolist() for part in torch.split(task_labels, list(sizes))]
     return tuple(labels[0] if len(labels) == 1 else None for labels in found)
-
-
-def _joined(parts: Sequence[Tensor | None], slots: Sequence[_Slot]) -> Tensor | None:
-    """Inputs, targets or task labels of all slots in one tensor."""
-    tensors = [part for part in parts if part is not None]
-    if len(tensors) < len(parts):
-        return None
-    for slot, tensor in zip(slots, tensors, strict=True):
-        if tensor.shape[1:] != tensors[0].shape[1:]:
-            raise ValueError(
-                f"the memory of experience {slot.experience} has samples of shape {list(tensor.shape[1:])}, "
-                f"that of experience {slots[0].experience} {list(tensors[0].shape[1:])}; they must be equal."
-            )
-    return torch.cat(tensors)
 
 
 def checked_integer(name: str, value: Any, *, at_least: int) -> int:

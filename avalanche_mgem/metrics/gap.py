@@ -9,11 +9,11 @@ from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor
 
 from avalanche_mgem.functional import Blocks, GradientRows, gram
-from avalanche_mgem.memory import EpisodicMemory, MemoryGroups, checked_integer
+from avalanche_mgem.memory import EpisodicMemory, StepGroups, checked_integer, unpacked
 from avalanche_mgem.metrics.constraints import last_step, watch
 from avalanche_mgem.metrics.names import packaged
 from avalanche_mgem.parameters import current_gradient, trainable_parameters
-from avalanche_mgem.plugins import MGEMPlugin, origin_experience
+from avalanche_mgem.plugins import MGEMPlugin, StrategyLoss, origin_experience
 from avalanche_mgem.projector import ConstrainedStep
 from avalanche_mgem.references import ReferenceComputer, unwrapped
 from avalanche_mgem.runs import GAP_METRICS
@@ -61,7 +61,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         self._numbers: set[int] = set()  # of the experiences in there
         self._every = checked_integer("every", every, at_least=1)
         self._references = ReferenceComputer(batchnorm="running")
-        self._past: MemoryGroups | None = None
+        self._past: StepGroups | None = None
         self._stream = stream
         self._found: Any = None  # the test stream, where none is given
         self.reset()
@@ -97,7 +97,8 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
             return
         model = unwrapped(strategy.model)
         parameters = [p for _, p in trainable_parameters(model)]
-        G = self._references(past, model, strategy._criterion, parameters)
+        loss = StrategyLoss.of(strategy)
+        G = self._references(past, model, loss.criterion, parameters, loss.forward)
         with torch.no_grad(), torch.autocast(strategy.device.type, enabled=False):
             cosines = _cosines(current_gradient(parameters), G)
             counts = torch.ones_like(cosines, dtype=torch.bool)
@@ -114,7 +115,13 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         if held_out.current_experience not in self._numbers:  # not again for each piece of an online stream
             self._numbers.add(held_out.current_experience)
             number = held_out.current_experience
+            loss = StrategyLoss.of(strategy)
+            self._held_out.collate_fn, self._held_out.unpack = loss.collate_fn, loss.unpack
             self._held_out.remember(held_out.dataset.eval(), experience=number, key=_key(held_out))
+            self._held_out.collate_fn, self._held_out.unpack = (
+                None,
+                unpacked,
+            )  # a checkpoint holds no strategy
         self._past = None
         self._references.reset()
         return packaged(self, self.result(), "experience", strategy)

@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import DenseRows, GradientRows
-from avalanche_mgem.memory import Draw, MemoryGroups
+from avalanche_mgem.memory import Draw, MemoryGroup, StepGroups, tensors_of
 from avalanche_mgem.references import _heads
 from avalanche_mgem.references._capture import LayerwiseError
 from avalanche_mgem.references._layerwise import KEPT_ROWS_BYTES, Layerwise
@@ -20,7 +20,7 @@ from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy,
 Backend = Literal["auto", "loop", "layerwise"]
 BACKENDS = ("auto", "loop", "layerwise")
 
-_Compute = Callable[[MemoryGroups, nn.Module, Forward, Criterion, Sequence[nn.Parameter]], GradientRows]
+_Compute = Callable[[StepGroups, nn.Module, Forward, Criterion, Sequence[nn.Parameter]], GradientRows]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LOOP_SAMPLES = 32  # a group; with fewer, one pass over several groups is faster
@@ -107,7 +107,7 @@ class ReferenceComputer:
 
     def __call__(
         self,
-        groups: MemoryGroups,
+        groups: StepGroups,
         model: nn.Module,
         criterion: Criterion,
         parameters: Sequence[nn.Parameter],
@@ -132,19 +132,12 @@ class ReferenceComputer:
         """
         if forward is None:
             if not _heads.takes_task_labels(model):  # without heads, all tasks go in one pass
-                groups = replace(groups, task_labels=None, tasks=(None,) * len(groups))
-
-            def forward(x: Tensor, task_labels: Tensor | None) -> Tensor:
-                output: Tensor = _heads.forward(model, x, task_labels)
-                return output
-
-        device = groups.x.device
-        mode = reference_mode(
-            model, batchnorm=self.batchnorm, dropout=self.dropout, device=device, step=self._number
-        )
+                groups = groups.without_tasks()
+            forward = partial(_heads.forward, model)
+        mode = self._mode(model, groups.device)
         self._number += 1
         try:
-            with mode, torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            with mode:
                 return self._rows(groups, model, forward, criterion, parameters)
         except ValueError as error:
             if min(groups.sizes) > 1 or "more than 1 value per channel" not in str(error):
@@ -155,9 +148,45 @@ class ReferenceComputer:
                 "has in a step; give it more samples, or reference_batchnorm='running'."
             ) from error
 
+    def check(
+        self, group: MemoryGroup, model: nn.Module, criterion: Criterion, forward: Forward | None = None
+    ) -> None:
+        """Computes the loss on a group, and leaves everything as it was.
+
+        Args:
+            group: some samples, on the model's device.
+            model: the model.
+            criterion: as in a call.
+            forward: as in a call.
+
+        Raises:
+            ValueError: if model and criterion give no scalar loss.
+        """
+        forward = forward or partial(_heads.forward, model)
+        try:
+            with torch.no_grad(), _buffers_restored(model), self._mode(model, tensors_of(group.x)[0].device):
+                loss = criterion(forward(group.x, group.task_labels), group.y)
+        except Exception as error:
+            raise ValueError(
+                f"the loss of samples of the memory cannot be computed: {_reason(error)}; the forward pass "
+                "takes inputs and task labels, and the criterion its output and targets."
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ValueError(f"the criterion must return one number, the mean loss of samples; got {found}.")
+
+    @contextmanager
+    def _mode(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """The state in which passes are made."""
+        mode = reference_mode(
+            model, batchnorm=self.batchnorm, dropout=self.dropout, device=device, step=self._number
+        )
+        with mode, torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            yield
+
     def _rows(
         self,
-        groups: MemoryGroups,
+        groups: StepGroups,
         model: nn.Module,
         forward: Forward,
         criterion: Criterion,
@@ -176,20 +205,20 @@ class ReferenceComputer:
                 checked = groups if _row_bytes(parameters) * len(groups) <= KEPT_ROWS_BYTES else _few(groups)
                 problem = _problem(checked, *arguments)
             rows = self._compute(groups, *arguments) if problem is None else None
-        except (LayerwiseError, RuntimeError) as error:
-            problem, rows = str(error).partition("\n")[0], None
+        except Exception as error:  # an error of the model's own comes once more from the loop
+            problem, rows = _reason(error), None
         if rows is not None:
             return rows
         if self.backend == "layerwise":
             raise _refusal(str(problem))
         self._take("loop", _looped, str(problem))
-        rows = _looped(groups, *arguments)  # an error of the model's own is raised here once more
+        rows = _looped(groups, *arguments)
         warnings.warn(f"references='auto' goes on with the loop: {problem}.", stacklevel=4)
         return rows
 
     def _choose(
         self,
-        groups: MemoryGroups,
+        groups: StepGroups,
         model: nn.Module,
         forward: Forward,
         criterion: Criterion,
@@ -213,7 +242,7 @@ class ReferenceComputer:
 
 
 def _looped(
-    groups: MemoryGroups,
+    groups: StepGroups,
     model: nn.Module,
     forward: Forward,
     criterion: Criterion,
@@ -222,14 +251,14 @@ def _looped(
     return DenseRows(loop(groups, model, forward, criterion, parameters))
 
 
-def _gains_nothing(groups: MemoryGroups, model: nn.Module, parameters: Sequence[nn.Parameter]) -> str | None:
+def _gains_nothing(groups: StepGroups, model: nn.Module, parameters: Sequence[nn.Parameter]) -> str | None:
     """Why one pass over all groups is neither faster nor smaller, or None; docs/performance.md measures."""
     if parameters[0].device.type != "cpu" or len(groups) * _row_bytes(parameters) > KEPT_ROWS_BYTES:
         return None
     layers = list(model.modules())
     if any(isinstance(layer, nn.MultiheadAttention) for layer in layers):
         return "on a CPU attention gains nothing from larger batches"
-    has_many_samples = len(groups.y) >= _LOOP_SAMPLES * len(groups)
+    has_many_samples = sum(groups.sizes) >= _LOOP_SAMPLES * len(groups)
     has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
     if has_convolutions and (has_many_samples or _is_compiled(model)):
         return "on a CPU these convolutions gain nothing from larger batches"
@@ -255,12 +284,18 @@ def _hooked(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str | None:
     return f"the parameter {name!r} has a hook on its gradient"
 
 
+def _reason(error: Exception) -> str:
+    """The first line of an error, with its type where it is none of ours or torch's."""
+    line = str(error).partition("\n")[0]
+    return line if isinstance(error, LayerwiseError | RuntimeError) else f"{type(error).__name__}: {line}"
+
+
 def _refusal(problem: str) -> ValueError:
     return ValueError(f"references='layerwise' does not fit this model: {problem}; use 'loop' or 'auto'.")
 
 
 def _problem(
-    groups: MemoryGroups,
+    groups: StepGroups,
     model: nn.Module,
     forward: Forward,
     criterion: Criterion,
@@ -275,8 +310,8 @@ def _problem(
     with _buffers_restored(model):
         try:
             found = Layerwise(sample_bytes=1.0)(groups, model, forward, criterion, parameters).dense()
-        except (LayerwiseError, RuntimeError) as error:
-            return str(error).partition("\n")[0]
+        except Exception as error:  # of a model or criterion that takes no samples of several groups
+            return _reason(error)
     start = 0
     names = {id(p): name for name, p in model.named_parameters()}
     of_parameter, of_row = _PROBE_TOLERANCES.get(expected.dtype, _PROBE_TOLERANCE)
@@ -292,7 +327,7 @@ def _problem(
     return None
 
 
-def _few(groups: MemoryGroups) -> MemoryGroups:
+def _few(groups: StepGroups) -> StepGroups:
     """A few samples of a few groups, the first and the last among them."""
     last = len(groups) - 1
     kept = sorted({round(i * last / (_PROBE_GROUPS - 1)) for i in range(_PROBE_GROUPS)})

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from avalanche_mgem.functional import DenseRows, GradientRows
-from avalanche_mgem.memory import MemoryGroups
+from avalanche_mgem.memory import StepGroups
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -21,7 +21,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def averaged(rows: GradientRows, groups: MemoryGroups, process_group: Any) -> DenseRows:
+def averaged(rows: GradientRows, groups: StepGroups, process_group: Any) -> DenseRows:
     """The gradients of the mean loss over each group's samples on all ranks, the same on every rank.
 
     Holds G ``[K, P]``, because it is sent.

@@ -15,7 +15,7 @@ def takes_task_labels(model: nn.Module) -> bool:
     return hasattr(model, "forward_single_task")
 
 
-def forward(model: nn.Module, x: Tensor, task_labels: Tensor | None) -> Any:
+def forward(model: nn.Module, x: Any, task_labels: Tensor | None) -> Any:
     """The model's output on inputs ``[n, ...]``, with task labels ``[n]`` where it takes them."""
     return model(x, task_labels) if takes_task_labels(model) else model(x)
 

@@ -8,13 +8,14 @@ import math
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
 
-from avalanche_mgem.memory import MemoryGroups, owners
-from avalanche_mgem.references._capture import Capture, Use
+from avalanche_mgem.memory import MemoryGroups, StepGroups, leaves, owners, tensors_of, with_tensors
+from avalanche_mgem.references._capture import Capture, LayerwiseError, Use
 from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._loop import Criterion, Forward
 from avalanche_mgem.references._pairs import is_cheaper_by_samples
@@ -41,7 +42,7 @@ class Layerwise:
 
     def __call__(
         self,
-        groups: MemoryGroups,
+        groups: StepGroups,
         model: nn.Module,
         forward: Forward,
         criterion: Criterion,
@@ -67,12 +68,13 @@ class Layerwise:
         start = 0
         while start < len(groups):
             part = groups[start : self._end_of_pass(groups, start)]
+            assert isinstance(part, MemoryGroups)
             keep = _Keeper(factors, groups, parameters, keeps_all_rows=self._memory is not None)
             with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
                     factors.write(index, start, len(part), partial(_copy, rows))
-            self._sample_bytes = max(1.0, keep.bytes / len(part.y))
+            self._sample_bytes = max(1.0, keep.bytes / sum(part.sizes))
             start += len(part)
         return factors
 
@@ -95,11 +97,11 @@ class Layerwise:
             self._memory = torch.empty(num_groups * P, dtype=p.dtype, device=p.device)
         return self._memory
 
-    def _end_of_pass(self, groups: MemoryGroups, start: int) -> int:
-        """As many groups as fit, tasks in one piece each; a group of several tasks by itself."""
-        sizes, tasks = groups.sizes, groups.tasks
+    def _end_of_pass(self, groups: StepGroups, start: int) -> int:
+        """As many groups of one form as fit, tasks in one piece each; a group of several by itself."""
+        sizes, tasks = groups.sizes[: groups.end_of_form(start)], groups.tasks
         left = sum(sizes[start:])
-        most = PASS_BYTES.get(groups.x.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
+        most = PASS_BYTES.get(groups.device.type, PASS_BYTES["cuda"]) / (self._sample_bytes or 1e99)
         limit = left / math.ceil(left / max(most, 1.0))  # evenly, rather than a small pass at the end
         has_tasks = groups.task_labels is not None
         samples = sizes[start]
@@ -125,13 +127,13 @@ class _Keeper:
     def __init__(
         self,
         factors: Factors,
-        groups: MemoryGroups,
+        groups: StepGroups,
         parameters: Sequence[nn.Parameter],
         *,
         keeps_all_rows: bool,
     ):
         self._factors, self._parameters = factors, parameters
-        self._num_groups, self._num_samples = len(groups), len(groups.y)
+        self._num_groups, self._num_samples = len(groups), sum(groups.sizes)
         self._keeps_all_rows = keeps_all_rows
         self._by_samples: set[nn.Module] = set()
         self.bytes = 0  # of the layers' outputs that went by
@@ -153,19 +155,50 @@ class _Keeper:
             self._factors.keep(index, use)
 
 
-def _sum_of_means(criterion: Criterion, output: Tensor, part: MemoryGroups) -> Tensor:
+def _sum_of_means(criterion: Criterion, output: Any, part: MemoryGroups) -> Tensor:
     """The sum of the groups' mean losses: of one output, only its own group's mean has a gradient."""
-    if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion) and part.y.dim() == 1:
+    y = part.y
+    if (
+        type(criterion) is nn.CrossEntropyLoss
+        and _is_plain(criterion)
+        and isinstance(y, Tensor)
+        and y.dim() == 1
+    ):
         ignored, smoothing = criterion.ignore_index, criterion.label_smoothing
-        losses = F.cross_entropy(
-            output, part.y, ignore_index=ignored, reduction="none", label_smoothing=smoothing
-        )
+        losses = F.cross_entropy(output, y, ignore_index=ignored, reduction="none", label_smoothing=smoothing)
         group_of = owners(part.sizes, output.device)
-        counted = losses.new_zeros(len(part)).index_add_(0, group_of, (part.y != ignored).to(losses.dtype))
+        counted = losses.new_zeros(len(part)).index_add_(0, group_of, (y != ignored).to(losses.dtype))
         return losses @ counted.reciprocal_()[group_of]
-    sizes = list(part.sizes)
-    pairs = zip(torch.split(output, sizes), torch.split(part.y, sizes), strict=True)
+    pairs = zip(_by_group(output, part.sizes), part.targets(), strict=True)
     return torch.stack([criterion(output_k, y_k) for output_k, y_k in pairs]).sum()
+
+
+def _by_group(output: Any, sizes: Sequence[int]) -> Sequence[Any]:
+    """Each group's share of a model's output: of a tensor, or of all tensors in it.
+
+    Raises:
+        LayerwiseError: if the output holds something whose share nobody knows.
+    """
+    if isinstance(output, Tensor):
+        return torch.split(output, list(sizes))
+    if len(sizes) == 1:
+        return [output]
+    for place, leaf in leaves(output, "output"):
+        if not isinstance(leaf, Tensor | str | int | float | complex | None):
+            raise LayerwiseError(f"the model's {place} is a {type(leaf).__name__}")
+    shares = [_shares(tensor, sizes) for tensor in tensors_of(output)]
+    return [with_tensors(output, [of_tensor[k] for of_tensor in shares]) for k in range(len(sizes))]
+
+
+def _shares(tensor: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """Each group's share of a tensor of the output.
+
+    One without samples, such as the model's own mean loss, is of all groups at once. It gets a gradient of
+    NaN, so that the comparison with the loop finds a criterion that uses it, whatever its weight.
+    """
+    if tensor.shape[:1] == (sum(sizes),):
+        return torch.split(tensor, list(sizes))
+    return [tensor * torch.nan if tensor.requires_grad else tensor] * len(sizes)
 
 
 def _is_plain(criterion: nn.CrossEntropyLoss) -> bool:

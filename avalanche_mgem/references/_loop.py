@@ -1,19 +1,25 @@
 """Reference gradients one memory group after another: serves every model."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_mgem.memory import MemoryGroups
+from avalanche_mgem.memory import StepGroups, Tree
 from avalanche_mgem.parameters import flatten
 
-Forward = Callable[[Tensor, Tensor | None], Tensor]
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Tree, Tensor | None], Any]
+Criterion = Callable[[Any, Tree], Tensor]
+
+# Models whose checkpoints run a backward pass of their own inside of the backward pass. torch refuses
+# autograd.grad for them, in an error that names the argument use_reentrant.
+_REENTRANT: WeakSet[nn.Module] = WeakSet()
 
 
 def loop(
-    groups: MemoryGroups,
+    groups: StepGroups,
     model: nn.Module,
     forward: Forward,
     criterion: Criterion,
@@ -35,12 +41,48 @@ def loop(
     """
     rows = []
     for group in groups:
-        loss = criterion(forward(group.x, group.task_labels), group.y)
-        rows.append(flatten(_gradients(loss, parameters), parameters))
+        gradients = None
+        if model not in _REENTRANT:
+            gradients = _gradients(criterion(forward(group.x, group.task_labels), group.y), parameters, model)
+        if gradients is None:
+            gradients = _accumulated(criterion(forward(group.x, group.task_labels), group.y), parameters)
+        rows.append(flatten(gradients, parameters))
     return torch.stack(rows)
 
 
-def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def _gradients(
+    loss: Tensor, parameters: Sequence[Tensor], model: nn.Module
+) -> Sequence[Tensor | None] | None:
+    """The gradients of a loss; None where re-entrant checkpoints of the model refuse to give them so."""
     if not loss.requires_grad:  # every parameter on its way is frozen, such as a past task's trunk and head
         return [None] * len(parameters)
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
+    try:
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+    _REENTRANT.add(model)
+    return None
+
+
+def _accumulated(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients as ``backward()`` leaves them, which a re-entrant checkpoint asks for.
+
+    Raises:
+        ValueError: for a parameter with a hook that is called after the accumulation, which may change it.
+    """
+    if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in parameters):
+        raise ValueError(
+            "a re-entrant checkpoint and a hook after the accumulation of gradients do not go together; set "
+            "use_reentrant=False."
+        )
+    before = [p.grad for p in parameters]
+    try:
+        for p in parameters:
+            p.grad = None
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return [p.grad for p in parameters]
+    finally:
+        for p, grad in zip(parameters, before, strict=True):
+            p.grad = grad

@@ -16,6 +16,8 @@ BATCHNORM_POLICIES = ("update", "batch", "running")
 _NOISY = (_DropoutNd, nn.MultiheadAttention, nn.RReLU)
 # Layers of torchvision and timm that drop whole blocks; by name, as neither need be installed.
 _NOISY_NAMES = ("StochasticDepth", "DropPath")
+# TorchScript keeps of a layer the name of its class.
+_SCRIPTED_NOISY_NAMES = tuple(kind.__name__ for kind in (*_DropoutNd.__subclasses__(), *_NOISY[1:]))
 
 
 @contextmanager
@@ -61,6 +63,8 @@ def reference_mode(
 
 def _settings(layer: nn.Module, batchnorm: BatchNormPolicy, dropout: bool) -> list[tuple[str, Any]]:
     """Attributes of one layer to set: its own only, since ``layer.eval()`` would reach its children too."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        return _scripted_settings(layer.original_name, batchnorm, dropout)
     if isinstance(layer, _NormBase) and layer.running_mean is not None:
         if batchnorm == "running":
             return [("training", False)]
@@ -71,4 +75,18 @@ def _settings(layer: nn.Module, batchnorm: BatchNormPolicy, dropout: bool) -> li
         return [("training", False)]
     elif isinstance(layer, nn.RNNBase) and not dropout:
         return [("dropout", 0.0)]  # not by its training flag, which cuDNN's backward needs
+    return []
+
+
+def _scripted_settings(name: str, batchnorm: BatchNormPolicy, dropout: bool) -> list[tuple[str, Any]]:
+    """The same for a layer of TorchScript, of a class of this name."""
+    if name.startswith("BatchNorm") and batchnorm != "update":
+        if batchnorm == "batch":
+            raise ValueError(
+                "reference_batchnorm='batch' does not fit a BatchNorm of TorchScript, whose settings are "
+                "constants; take 'update' or 'running'."
+            )
+        return [("training", False)]
+    if name in (*_SCRIPTED_NOISY_NAMES, *_NOISY_NAMES) and not dropout:
+        return [("training", False)]
     return []

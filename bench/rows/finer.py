@@ -8,6 +8,7 @@ import torch
 from avalanche.models import SlimResNet18
 from torch import nn
 
+from avalanche_mgem.memory import MemoryGroups
 from bench.bare import bare_step
 from bench.data import Stream, avalanche_permuted_mnist, noise, split_cifar100
 from bench.midstream import GAMMA, MidStream, ours, plain, stock_agem, trained, with_conflict
@@ -114,6 +115,7 @@ def _agem_role(options: Options) -> Measured:
     with_conflict(mine, agem)
     plugin = mine.plugin()
     drawn = next(plugin.memory.steps())
+    assert isinstance(drawn, MemoryGroups)
     sides = {
         "ours": mine.step,
         "A-GEM": agem.step,

@@ -8,7 +8,7 @@ from helpers import MLP, Probe, mlp, split_digits, strategy_arguments
 from torch.utils.data import TensorDataset
 
 from avalanche_mgem import MGEM, DMGEMPlugin
-from avalanche_mgem.memory import Draws, EpisodicMemory, MemoryGroups
+from avalanche_mgem.memory import Draws, EpisodicMemory, MemoryGroups, MixedGroups
 
 
 def numbered(sizes, origins=None):
@@ -172,11 +172,39 @@ def test_options_that_are_not_allowed(options, message):
         DMGEMPlugin(5, **options)
 
 
-def test_samples_of_different_shapes_are_refused_in_one_line():
-    memory = EpisodicMemory(2)
-    for n in (3, 4):
-        memory.remember(TensorDataset(torch.randn(5, n), torch.arange(5)))
-    with pytest.raises(
-        ValueError, match=r"experience 1 has samples of shape \[4\], that of experience 0 \[3\]"
-    ):
-        memory.groups()
+def shaped(widths=(3, 3, 4, 3), **kwargs):
+    """Experiences whose samples have these numbers of features, each equal to the experience's number."""
+    memory = EpisodicMemory(6, 2, seed=0, **kwargs)
+    for number, width in enumerate(widths):
+        memory.remember(TensorDataset(torch.full((9, width), float(number)), torch.arange(9)))
+    return memory
+
+
+def test_experiences_may_differ_in_the_shape_of_their_samples():
+    groups = shaped().groups()
+    assert isinstance(groups, MixedGroups)
+    assert [len(part) for part in groups.parts] == [4, 2, 2]
+    assert groups.origins == tuple((e, g) for e in range(4) for g in range(2))
+    assert groups.sizes == (3,) * 8
+    assert [list(group.x.shape) for group in groups] == [[3, 3]] * 4 + [[3, 4]] * 2 + [[3, 3]] * 2
+    assert all((group.x == group.experience).all() for group in groups)
+    assert groups[-3].x.shape == (3, 4)
+    assert [groups.end_of_form(k) for k in range(8)] == [4, 4, 4, 4, 6, 6, 8, 8]
+    run = groups[3:6]
+    assert run.origins == ((1, 1), (2, 0), (2, 1))
+    assert isinstance(groups[1:3], MemoryGroups)
+    assert isinstance(shaped((3, 3)).groups(), MemoryGroups)
+
+
+@pytest.mark.parametrize("transform", ["eval", "train"])
+@pytest.mark.parametrize("drawn", [{"patterns_per_step": 8}, {"experiences_per_step": 2}, {}])
+def test_draws_of_samples_that_differ_in_shape(transform, drawn):
+    steps = shaped(transform=transform, **drawn).steps()
+    for _ in range(10):
+        step = next(steps)
+        assert len(step) == (4 if "experiences_per_step" in drawn else 8)
+        assert step.sizes == ((1,) if "patterns_per_step" in drawn else (3,)) * len(step)
+        for group, origin in zip(step, step.origins, strict=True):
+            assert (group.experience, group.group) == origin
+            assert (group.x == group.experience).all()
+            assert group.x.shape[1] == (3, 3, 4, 3)[group.experience]

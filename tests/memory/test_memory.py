@@ -12,7 +12,7 @@ import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.benchmarks.utils import make_avalanche_dataset
 from helpers import split_digits
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from avalanche_mgem.memory import EpisodicMemory, fingerprint
 from avalanche_mgem.plugins import origin_experience, samples_of
@@ -133,6 +133,15 @@ def test_a_fingerprint_takes_samples_of_every_form():
     assert fingerprint([sample]) == fingerprint([copy.deepcopy(sample)])
     assert fingerprint([sample]) != fingerprint([(*sample[:3], torch.tensor(2.5).bfloat16())])
     assert fingerprint([]) == fingerprint([])
+
+
+def test_a_fingerprint_takes_samples_that_make_no_batch():
+    def dataset(last):
+        parts = [(torch.arange(n), 0) for n in (2, 3, last)]
+        return make_avalanche_dataset(parts)
+
+    assert dataset(4).collate_fn is default_collate
+    assert fingerprint(dataset(4)) == fingerprint(dataset(4)) != fingerprint(dataset(5))
 
 
 @pytest.mark.parametrize("transform", ["eval", "train", "frozen"])
