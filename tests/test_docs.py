@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import avalanche.benchmarks as ab
 import torch
+from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.training import Naive
-from helpers import MLP, digits, split_digits
+from helpers import MLP, Tagger, digits, sentences, split_digits
 from torch.utils.data import DataLoader, TensorDataset
 
 from avalanche_mgem import DMGEMPlugin, Projector
@@ -13,8 +15,32 @@ from avalanche_mgem import DMGEMPlugin, Projector
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+def recipes() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_recipes_of_the_training_page_for_batches_run():
+    plain, avalanche, *_ = recipes()
+    model = Tagger()
+    names = {
+        "torch": torch, "DataLoader": DataLoader, "Naive": Naive,
+        "Projector": Projector, "DMGEMPlugin": DMGEMPlugin,
+        "pad_sequence": torch.nn.utils.rnn.pad_sequence, "cross_entropy": torch.nn.functional.cross_entropy,
+        "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "tasks": [sentences(12, 5), sentences(12, 7, seed=1)],
+    }  # fmt: skip
+    exec(plain, names)
+    assert len(names["mgem"].memory) == 2
+    exec(avalanche, names)
+    datasets = [AvalancheDataset([sentences(12, longest)]) for longest in (5, 7)]
+    for experience in ab.benchmark_from_datasets(train=datasets).train_stream:
+        names["strategy"].train(experience)
+    assert len(DMGEMPlugin.of(names["strategy"]).memory) == 2
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
 def test_the_recipes_of_the_training_page_run():
-    plain, avalanche = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), flags=re.DOTALL)
+    _, _, plain, avalanche = recipes()
     x, y = digits(60)
     model = MLP()
     names = {
