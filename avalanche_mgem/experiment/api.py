@@ -1,6 +1,8 @@
 """One run, from Python or from the command: checked, logged, and written to its folder."""
 
+import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,8 +19,10 @@ from avalanche_mgem.experiment.configuration import compose
 from avalanche_mgem.experiment.errors import explain
 from avalanche_mgem.experiment.evaluator import make_loggers
 from avalanche_mgem.experiment.runner import train_and_evaluate
-from avalanche_mgem.runs import Result, UserError, claimed, write_run
+from avalanche_mgem.runs import Result, UserError, claimed, keep_run
 from avalanche_mgem.timing import now
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of writing, which do not name the file
 
 
 def run(
@@ -65,6 +69,7 @@ def execute(
     overrides: Sequence[str] = (),
     group: str | None = None,
     job: int | None = None,
+    is_new: bool = False,
 ) -> Result:
     """Runs one experiment from a configuration, and writes it to a folder.
 
@@ -74,6 +79,7 @@ def execute(
         overrides: what the user changed in the configuration.
         group: of runs that belong together: the sweep.
         job: number of the run in it.
+        is_new: whether the folder was made, empty, for this run.
 
     Returns:
         What was measured.
@@ -83,7 +89,7 @@ def execute(
     cfg = cfg.copy()
     with read_write(cfg):
         cfg.output_dir = None if folder is None else str(folder)
-    with nullcontext() if folder is None else claimed(folder), quiet():
+    with nullcontext() if folder is None else claimed(folder, is_new=is_new), quiet():
         reset_peak_memory()
         start = now("cpu")
         cfg, benchmark = prepare(cfg)
@@ -103,10 +109,19 @@ def execute(
             result = train_and_evaluate(cfg, benchmark, seconds_data=seconds_data, loggers=loggers)
             if folder is not None:
                 made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
-                write_run(folder, cfg, result, made_by)
-        except BaseException:
+                if note := keep_run(folder, cfg, result, made_by):
+                    sys.stderr.write(f"mgem: {note}\n")
+        except BaseException as error:
             for logger in run_loggers:
                 logger.fail()
+            if (
+                folder is not None
+                and isinstance(error, OSError)
+                and error.errno in _FULL
+                and not error.filename
+            ):
+                reason = f"{error.strerror}, perhaps in the run folder {folder}; nothing is kept of this run"
+                raise UserError(reason) from error
             raise
         for logger in run_loggers:
             logger.end_run(result.summary, result.matrix)

@@ -65,6 +65,7 @@ def _search_path(folder: Path) -> str:
 def register_resolvers() -> None:
     """Makes the functions of our configuration files known, in every process that reads one."""
     OmegaConf.register_new_resolver("run_options", _run_options, replace=True)
+    OmegaConf.register_new_resolver("in_name", _in_name, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
 
 
@@ -83,11 +84,17 @@ def _run_options(overrides: Sequence[str]) -> str:
         overrides: such as ``["strategy=gem", "strategy.memory_strength=0.5"]``.
     """
     options = sorted(word for word in overrides if _is_in_name(word.partition("=")[0].lstrip("+~")))
-    wanted = ",".join(options)
+    name = _in_name(",".join(options))
+    return f"{name}-" if name else ""
+
+
+def _in_name(value: object) -> str:
+    """A value as a part of a folder's name: no separators, and not long."""
+    wanted = str(value)
     name = re.sub(r"[^\w.,=+-]", "_", wanted)
     if name != wanted or len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{sha1(wanted.encode()).hexdigest()[:8]}"
-    return f"{name}-" if name else ""
+    return name
 
 
 def _is_in_name(key: str) -> bool:

@@ -1,6 +1,7 @@
 """The command ``mgem``: a Hydra application over the configuration that travels with the package."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import avalanche_mgem
+from avalanche_mgem.experiment._apart import run_apart
+from avalanche_mgem.experiment._signals import ENDING, Stopped, stopping
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
 from avalanche_mgem.experiment.errors import debugging, explain, one_line
+from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.runs import FolderTakenError, check_same_run, clear_failure, is_complete, write_failure
 
 # What a user's input can cause: a UserError is a ValueError, strategies raise ValueError and
@@ -42,7 +46,8 @@ def main() -> None:
     name, task = ("profile", profile_job) if is_profile else ("config", job)
     application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)
     try:
-        application()
+        with stopping(*ENDING), watched_sweeper():
+            application()
     except _EXPECTED as error:
         if debugging():
             raise
@@ -51,9 +56,29 @@ def main() -> None:
         if debugging() or not _is_from("submitit", error):
             raise
         fail(f"hydra/launcher: {one_line(error)}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        raise SystemExit(_interrupted(interrupt)) from None
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    """Says what is left of an interrupted command; its status is that of the signal."""
+    if sweep := current_sweep():
+        end_submitit()
+        sys.stderr.write(
+            "mgem: interrupted; complete runs are kept\n"
+            f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n"
+        )
+    elif isinstance(interrupt.__cause__, _Written):
+        sys.stderr.write(
+            f"mgem: interrupted after the run; its results are complete: {interrupt.__cause__}\n"
+        )
+    else:
         sys.stderr.write("mgem: interrupted, nothing is kept of this run\n")
-        raise SystemExit(130) from None
+    return interrupt.status if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
+
+
+class _Written(Exception):  # noqa: N818
+    """The folder of a run whose results were written before it was interrupted."""
 
 
 def job(cfg: DictConfig) -> None:
@@ -62,24 +87,35 @@ def job(cfg: DictConfig) -> None:
         with _one_line_errors():
             _run(cfg)
         return
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if debugging():
+        _run_of_sweep(cfg)
+    elif death := run_apart(_job_of_sweep, cfg):
+        if is_complete(folder):
+            sys.stderr.write(f"mgem: {folder.name}: {death}, after its results were written\n")
+        else:
+            _write_failure(folder, death)
+
+
+def _job_of_sweep(cfg: DictConfig) -> None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         _run_of_sweep(cfg)
-    except KeyboardInterrupt:
-        sweep = HydraConfig.get().sweep.dir
-        sys.stderr.write(f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n")
-        raise
     except FolderTakenError:  # the same sweep was started twice
-        folder = Path(HydraConfig.get().runtime.output_dir)
         sys.stderr.write(f"mgem: {folder.name}: left to another process\n")
     except Exception as error:
-        if debugging():
-            raise
-        folder = Path(HydraConfig.get().runtime.output_dir)
         is_expected = isinstance(error, _EXPECTED)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
         # A bug shows its traceback, here as elsewhere; the other runs go on.
-        write_failure(folder, message if is_expected else f"{message}\n{traceback.format_exc()}")
-        sys.stderr.write(f"mgem: {folder.name}: {message}\n")
+        _write_failure(folder, message, "" if is_expected else traceback.format_exc())
+
+
+def _write_failure(folder: Path, message: str, details: str = "") -> None:
+    sys.stderr.write(f"mgem: {folder.name}: {message}\n")
+    try:
+        write_failure(folder, f"{message}\n{details}".rstrip("\n"))
+    except OSError as error:
+        sys.stderr.write(f"mgem: {folder.name}: this error could not be written: {one_line(error)}\n")
 
 
 def profile_job(cfg: DictConfig) -> None:
@@ -117,7 +153,13 @@ def _run(cfg: DictConfig) -> None:
 
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
-    result = execute(cfg, folder, overrides=list(hydra_cfg.overrides.task))
+    was_complete = is_complete(folder)
+    try:
+        result = execute(cfg, folder, overrides=list(hydra_cfg.overrides.task), is_new=has_new_folder())
+    except KeyboardInterrupt as interrupt:
+        if is_complete(folder) and not was_complete:
+            raise interrupt from _Written(os.path.relpath(folder))
+        raise
     print_run(result.summary, result.matrix, os.path.relpath(folder))
 
 
@@ -139,6 +181,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
         overrides=list(hydra_cfg.overrides.task),
         group=Path(hydra_cfg.sweep.dir).name,
         job=hydra_cfg.job.num,
+        is_new=True,
     )
     print(run_line(result.summary), flush=True)  # noqa: T201
 

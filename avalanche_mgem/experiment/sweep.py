@@ -1,54 +1,131 @@
-"""What happens before and after the runs of a sweep (``mgem -m``)."""
+"""What happens before and after the runs of a command: what their folders hold, and what became of them."""
 
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
+from avalanche_mgem.experiment.errors import debugging
 from avalanche_mgem.runs import (
-    SUMMARY_FILE,
-    UNFINISHED_FILE,
     Run,
     UserError,
+    check_claimable,
     error_line,
+    find_runs,
     is_complete,
+    is_marked,
     is_running,
     read_run,
 )
 
+_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_SWEEP_FILE = "multirun.yaml"  # of Hydra
+
+
+@dataclass
+class _Command:
+    """What this process's command is at: Hydra makes callbacks and sweeper, which share only this."""
+
+    has_new_folder: bool = False
+    sweep: Path | None = None
+    folders: list[Path | None] = field(default_factory=list)
+
+
+_command = _Command()
+
+
+def has_new_folder() -> bool:
+    """Whether the folder of the command's run was made for it."""
+    return _command.has_new_folder
+
+
+def current_sweep() -> Path | None:
+    """The folder of the sweep that this command makes; None without one."""
+    return _command.sweep
+
+
+@contextmanager
+def watched_sweeper() -> Iterator[None]:
+    """Lets Hydra's sweeper look at the folder of each run first, and wait for all though a job is lost.
+
+    Hydra takes plugins only from its own packages, so the sweeper's class is changed while a command runs.
+    """
+    sweeper: Any = Plugins.instance().class_name_to_class[_SWEEPER]  # not by import: Hydra loads it anew
+    sweep, validate = sweeper.sweep, sweeper.validate_batch_is_legal
+
+    def watched_sweep(self: Any, arguments: list[str]) -> Any:
+        is_submitit = "submitit" in self.config.hydra.launcher._target_
+        try:
+            with _every_job_of_submitit() if is_submitit else nullcontext():
+                return sweep(self, arguments)
+        except Exception as error:
+            if debugging() or type(error).__module__.partition(".")[0] not in ("joblib", "ray"):
+                raise
+            _say_lost(error)
+            return []
+
+    sweeper.sweep, sweeper.validate_batch_is_legal = watched_sweep, _validate
+    try:
+        yield
+    finally:
+        sweeper.sweep, sweeper.validate_batch_is_legal = sweep, validate
+
 
 class SweepTable(Callback):
-    """Says what a sweep's folder holds before it begins, and prints the table of all runs at the end.
+    """Looks at folders before anything is written to them, and prints the table of a sweep at its end.
 
     It leaves by ``SystemExit``, because Hydra turns a callback's exceptions into warnings.
     """
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Ends the program if the folder of a single run is not free."""
+        with _resolving(config):
+            folder = Path(config.hydra.run.dir).absolute()
+        _command.sweep, _command.folders = None, []
+        _command.has_new_folder = not os.path.lexists(folder)
+        if folder.is_dir():
+            try:
+                check_claimable(folder, hydra_has_begun=False)
+            except UserError as error:
+                _end(str(error))
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Ends the program if the sweep's folder holds anything but a sweep."""
         folder = Path(config.hydra.sweep.dir)
+        _command.sweep, _command.folders = folder, []
         if not folder.is_dir() or not any(folder.iterdir()):
             return
-        if not (folder / "multirun.yaml").is_file():
-            sys.stderr.write(
-                f"mgem: the sweep folder {folder} is not empty and holds no sweep; nothing is overwritten: "
-                "give another hydra.sweep.dir\n"
+        if not _is_sweep(folder):
+            _end(
+                f"the sweep folder {folder} is not empty and holds no sweep; nothing is overwritten: "
+                "give another hydra.sweep.dir"
             )
-            raise SystemExit(2)
-        complete = len(list(folder.glob(f"*/{SUMMARY_FILE}")))
-        print(f"going on in {folder}: complete runs are kept, {complete} so far")  # noqa: T201
+        complete, _rest = find_runs([folder])
+        print(f"going on in {folder}: complete runs are kept, {len(complete)} so far")  # noqa: T201
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table, then the runs that failed with their errors; then the status is 2."""
         folder = Path(config.hydra.sweep.dir)
-        runs, damaged = _read(folder)
+        complete, incomplete = find_runs([folder])
+        runs, damaged = _read(complete)
         if runs:
             from avalanche_mgem.report.closing import print_sweep
 
             print_sweep(runs)
         print(f"results: {folder}", flush=True)  # noqa: T201
-        running = _running_elsewhere(folder)
+        running = [run for run in incomplete if is_running(run)]
         if running:
             sys.stderr.write(
                 f"mgem: the table lacks {len(running)} runs that another process is at; once they end, "
@@ -57,14 +134,16 @@ class SweepTable(Callback):
         sys.stderr.writelines(
             f"mgem: {reason}; delete its folder, and the same command makes it anew\n" for reason in damaged
         )
-        failures = _failures(folder)
+        failures = _failures([*complete, *incomplete], running)
         if failures:
-            number = len(failures.keys() | {run.path.name for run in runs})
+            number = len(failures.keys() | {run.path for run in runs})
             sys.stderr.write(
                 f"mgem: {len(failures)} of {number} runs have failed; the same command with "
                 f"hydra.sweep.dir={folder} tries these again:\n"
             )
-            sys.stderr.writelines(f"mgem:   {name}: {error}\n" for name, error in failures.items())
+            sys.stderr.writelines(
+                f"mgem:   {os.path.relpath(run, folder)}: {error}\n" for run, error in failures.items()
+            )
         if running or damaged or failures:
             raise SystemExit(2)
 
@@ -77,14 +156,122 @@ class OneRunOnly(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Ends the program."""
-        sys.stderr.write("mgem: profile measures one run; leave out --multirun\n")
-        raise SystemExit(2)
+        _end("profile measures one run; leave out --multirun")
 
 
-def _read(folder: Path) -> tuple[list[Run], list[str]]:
+def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
+    """Composes each run, as Hydra does, and checks that its folder is in the sweep.
+
+    Raises:
+        UserError: for a folder that is elsewhere, or inside that of another run.
+    """
+    for overrides in batch:
+        config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.num = len(_command.folders)
+        with _resolving(config):
+            _command.folders.append(_folder(config))
+    folders = {folder for folder in _command.folders if folder is not None}
+    for folder in folders:
+        for outer in folders.intersection(folder.parents):
+            raise UserError(f"hydra.sweep.subdir puts a run into the folder of another: {folder}, {outer}")
+
+
+def _end(message: str) -> None:
+    sys.stderr.write(f"mgem: {message}\n")
+    raise SystemExit(2)
+
+
+@contextmanager
+def _resolving(config: DictConfig) -> Iterator[None]:
+    """Lets the configuration refer to Hydra's own part, as in the names of folders."""
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.set_config(config)
+    try:
+        yield
+    finally:
+        hydra_config.cfg = before
+
+
+def _folder(config: DictConfig) -> Path | None:
+    """The folder of a run; None where only the launcher knows it."""
+    try:
+        subdir = str(config.hydra.sweep.subdir)
+    except OmegaConfBaseException:  # such as a number that Slurm gives
+        return None
+    sweep = Path(os.path.abspath(config.hydra.sweep.dir))
+    folder = Path(os.path.abspath(sweep / subdir))
+    if sweep not in folder.parents:
+        raise UserError(f"hydra.sweep.subdir={subdir}: it must be a folder below that of the sweep, {sweep}")
+    return folder
+
+
+def _is_sweep(folder: Path) -> bool:
+    """Whether a sweep of this package has begun in the folder: by what Hydra's file says."""
+    try:
+        config = OmegaConf.load(folder / _SWEEP_FILE)
+        target = OmegaConf.select(config, "hydra.callbacks.sweep_table._target_")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return False
+    return bool(target == f"{SweepTable.__module__}.{SweepTable.__name__}")
+
+
+@contextmanager
+def _every_job_of_submitit() -> Iterator[None]:
+    """Waits for all jobs: Hydra's launcher stops at the first that is lost, as one whose time was up."""
+    submitit: Any = import_module("submitit")
+    job_class, lost = submitit.Job, submitit.core.utils.UncompletedJobError
+    results = job_class.results
+
+    def patient(job: Any) -> Any:
+        try:
+            return results(job)
+        except lost as error:
+            if debugging():
+                raise
+            _say_lost(error)
+            return [JobReturn(status=JobStatus.COMPLETED)]
+
+    job_class.results = patient
+    try:
+        yield
+    finally:
+        job_class.results = results
+
+
+def end_submitit() -> None:
+    """Ends the processes of submitit's local launcher, which else go on without the sweep.
+
+    Jobs of Slurm go on: they are the cluster's.
+    """
+    if "submitit" not in sys.modules:
+        return
+    import psutil  # type: ignore[import-untyped]
+
+    processes = [
+        process
+        for child in psutil.Process().children()
+        if "submitit.local._local" in child.cmdline()
+        for process in (child, *child.children(recursive=True))
+    ]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _say_lost(error: Exception) -> None:
+    reason = str(error).strip().partition("\n")[0]
+    sys.stderr.write(f"mgem: the launcher has lost a job: {type(error).__name__}: {reason}\n")
+
+
+def _read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """The complete runs of a sweep, and what is wrong with those whose files are damaged."""
     runs, damaged = [], []
-    for run in filter(is_complete, _folders(folder)):
+    for run in folders:
         try:
             runs.append(read_run(run))
         except UserError as error:
@@ -92,20 +279,26 @@ def _read(folder: Path) -> tuple[list[Run], list[str]]:
     return runs, damaged
 
 
-def _failures(folder: Path) -> dict[str, str]:
-    """A line for each run that has left an error, or whose process was ended."""
-    failures = {}
-    for run in _folders(folder):
-        if error := error_line(run):
-            failures[run.name] = error
-        elif (run / UNFINISHED_FILE).is_file() and not is_complete(run) and not is_running(run):
-            failures[run.name] = "its process ended in the middle"
+def _failures(found: Sequence[Path], running: Sequence[Path]) -> dict[Path, str]:
+    """A line for each run that has left an error, whose process was ended, or that never began."""
+    failures = {run: reason for run in sorted(found) if run not in running and (reason := _failure(run))}
+    known = {run.absolute() for run in [*found, *running]}
+    for folder in sorted({folder for folder in _command.folders if folder is not None} - known):
+        failures[folder] = _obstacle(folder) or "it was not run"
     return failures
 
 
-def _running_elsewhere(folder: Path) -> list[Path]:
-    return [run for run in _folders(folder) if not is_complete(run) and is_running(run)]
+def _failure(run: Path) -> str | None:
+    if not (is_complete(run) or is_marked(run)):
+        return _obstacle(run)
+    return error_line(run) or (None if is_complete(run) else "its process ended in the middle")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+def _obstacle(folder: Path) -> str | None:
+    """Why no run could begin in the folder."""
+    try:
+        if folder.is_dir():
+            check_claimable(folder)
+    except UserError as error:
+        return str(error)
+    return None

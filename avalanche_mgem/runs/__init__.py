@@ -4,7 +4,7 @@ The command ``mgem`` writes them and ``mgem-report`` reads them. This room knows
 """
 
 from avalanche_mgem.runs._archive import pack_runs, unpacked
-from avalanche_mgem.runs._claim import claimed, is_complete, is_running
+from avalanche_mgem.runs._claim import check_claimable, claimed, is_complete, is_marked, is_running
 from avalanche_mgem.runs._errors import FolderTakenError, UserError
 from avalanche_mgem.runs._files import (
     CONFIG_FILE,
@@ -24,7 +24,7 @@ from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, L
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._same import check_same_run
-from avalanche_mgem.runs._write import clear_failure, write_failure, write_run
+from avalanche_mgem.runs._write import clear_failure, keep_run, write_failure, write_run
 
 __all__ = [
     "ABSENT",
@@ -53,6 +53,7 @@ __all__ = [
     "acc",
     "all_metrics",
     "bwd",
+    "check_claimable",
     "check_same_run",
     "claimed",
     "clear_failure",
@@ -62,7 +63,9 @@ __all__ = [
     "forgetting",
     "fwt",
     "is_complete",
+    "is_marked",
     "is_running",
+    "keep_run",
     "la",
     "makes_another_run",
     "mean_interval",

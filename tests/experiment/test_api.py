@@ -45,7 +45,7 @@ def test_run_measures_what_the_command_does(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match=r"holds mine\.txt, which no run wrote; give an empty folder"):
         run(SMALL, tmp_path)
     with pytest.raises(UserError, match=r"seed=-1: it must be"):
         run([*SMALL, "seed=-1"])

@@ -1,7 +1,10 @@
 import csv
+import errno
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,14 +17,16 @@ from avalanche.training import Naive
 from omegaconf import OmegaConf
 
 import avalanche_mgem
+from avalanche_mgem.experiment import api
 from avalanche_mgem.experiment.main import config_folder
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.runs import UserError, all_metrics
+from avalanche_mgem.runs import UserError, all_metrics, keep_run
 
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 STRATEGIES = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
 ONE_HEAD_ONLY = {"der", "derpp"}
+RUN_FILES = ["accuracy_matrix.csv", "config.yaml", "environment.json", "summary.json"]
 Mgem = Callable[..., Any]
 
 # Avalanche's synaptic intelligence calls NumPy's square on a torch tensor, which NumPy 2 deprecates.
@@ -282,6 +287,41 @@ def test_a_used_folder_is_not_overwritten(mgem: Mgem, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+@pytest.mark.parametrize("folder", ["thesis", "."])
+@pytest.mark.parametrize("file", [".lock", ".unfinished", "error.txt", ".hydra/config.yaml"])
+def test_a_users_folder_is_refused_untouched(mgem: Mgem, tmp_path: Path, folder: str, file: str) -> None:
+    mine = tmp_path / folder
+    (mine / "chapters").mkdir(parents=True)
+    (mine / "chapters/one.tex").write_text("precious")
+    (mine / file).parent.mkdir(exist_ok=True)
+    (mine / file).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    # Hydra's own files, which it would write before the run begins.
+    hydra = ["hydra/job_logging=default", "hydra.output_subdir=.hydra"]
+    result = mgem("strategy=naive", *SMALL, f"hydra.run.dir={folder}", *hydra)
+    assert result.status == 2
+    assert re.fullmatch(
+        r"mgem: \S+ holds \S+( and 1 more)?, which no run wrote; give an empty folder\n", result.err
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+    assert ((mine / file).read_text(), (mine / "chapters/one.tex").read_text()) == ("mine", "precious")
+
+
+def test_an_empty_folder_of_the_user_stays(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in ("mine", "mine/new"):
+        assert mgem("strategy=naive", "seed=oops", f"hydra.run.dir={folder}").status == 2
+    assert os.listdir(tmp_path) == ["mine"]
+    assert os.listdir(tmp_path / "mine") == []
+
+
+def test_a_seed_with_separators_stays_below_the_runs(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("strategy=naive", "seed=../../../../x")
+    assert result.status == 2
+    assert result.err == "mgem: seed=../../../../x: it must be an integer, at least 0\n"
+    assert list(tmp_path.rglob("*x*")) == []
+
+
 def test_debug_shows_the_traceback(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGEM_DEBUG", "1")
     with pytest.raises(UserError, match="grouping must be one of"):
@@ -306,6 +346,66 @@ def test_interrupt_leaves_nothing(mgem: Mgem, tmp_path: Path, monkeypatch: pytes
     assert result.status == 130
     assert result.err == "mgem: interrupted, nothing is kept of this run\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_a_run_as_an_interrupt_does(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    monkeypatch.setattr(Naive, "train", lambda *_, **__: os.kill(os.getpid(), number))
+    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    assert result.status == status
+    assert result.err == "mgem: interrupted, nothing is kept of this run\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_after_the_run_says_that_it_is_kept(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_and_interrupt(*arguments: Any) -> None:
+        keep_run(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "keep_run", keep_and_interrupt)
+    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    assert result.status == 130
+    assert result.err == "mgem: interrupted after the run; its results are complete: run\n"
+    assert summary(tmp_path / "run")["strategy"] == "naive"
+
+
+def test_results_of_a_folder_that_vanishes_are_kept(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Naive.train
+
+    def train_and_remove(*arguments: Any, **options: Any) -> Any:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(Naive, "train", train_and_remove)
+    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    assert result.status == 0
+    assert result.err == (
+        f"mgem: the run folder {tmp_path / 'run'} had vanished; it was made anew for the results\n"
+    )
+    assert sorted(os.listdir(tmp_path / "run")) == RUN_FILES
+
+
+@pytest.mark.parametrize("target", ["keep_run", "train_and_evaluate"])
+def test_a_full_disk_is_one_line(
+    mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(api, target, fail)
+    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    assert result.status == 2
+    place = f"perhaps in the run folder {tmp_path / 'run'}; nothing is kept of this run"
+    assert result.err == f"mgem: No space left on device, {place}\n"
 
 
 def test_users_own_configuration_and_any_class(mgem: Mgem, tmp_path: Path) -> None:

@@ -11,16 +11,19 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from avalanche.training import Naive
 from omegaconf import OmegaConf
 
 from avalanche_mgem.experiment.configuration import register_resolvers
-from avalanche_mgem.runs import claimed
+from avalanche_mgem.report import load_results
+from avalanche_mgem.runs import claimed, is_running
 
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
 Mgem = Callable[..., Any]
 
+MINE = ("--config-dir", "mine")
 COMMAND = [sys.executable, "-c", "from avalanche_mgem.experiment.main import main; main()", "-m"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -103,8 +106,10 @@ def test_files_that_are_no_runs_are_kept(mgem: Mgem, tmp_path: Path) -> None:
         result = mgem(*words)
         assert result.status == 2
         assert "mgem: 1 of 2 runs have failed" in result.err
-        assert "is not empty; nothing is overwritten" in result.err
-        assert (mine / "thesis.tex").read_text() == "x"
+        assert re.search(
+            rf"\nmgem:   {mine.name}: \S+ holds thesis.tex, which no run wrote; give", result.err
+        )
+        assert os.listdir(mine) == ["thesis.tex"]
     (mine / "thesis.tex").unlink()
     assert mgem(*words).status == 0
 
@@ -156,6 +161,54 @@ def test_a_folder_that_holds_no_sweep_is_left_alone(mgem: Mgem, tmp_path: Path) 
     assert result.status == 2
     assert re.fullmatch(r"mgem: the sweep folder mine is not empty and holds no sweep;[^\n]+\n", result.err)
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+    # A file of another program of Hydra's does not make it a sweep.
+    (tmp_path / "mine/multirun.yaml").write_text("hydra: {job: {name: mgem}}\n")
+    again = mgem("-m", "strategy=naive", "seed=0", *SMALL, "hydra.sweep.dir=mine")
+    assert (again.status, again.err) == (result.status, result.err)
+    assert (tmp_path / "mine/multirun.yaml").read_text() == "hydra: {job: {name: mgem}}\n"
+
+
+def test_names_with_separators_stay_in_the_sweep(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine/strategy/team").mkdir(parents=True)
+    (tmp_path / "mine/strategy/team/mine.yaml").write_text("_target_: avalanche.training.Naive\n")
+    words = ("-m", "--config-dir", "mine", "strategy=team/mine", *SMALL, "hydra.sweep.dir=sweep")
+    result = mgem(*words, "seed=0,../../x")
+    assert result.status == 2
+    assert "mgem: 1 of 2 runs have failed" in result.err
+    assert "seed=../../x: it must be an integer" in result.err
+    assert re.search(r"^ ?team/mine +1 ", result.out, flags=re.MULTILINE)
+    assert sorted(os.listdir(tmp_path)) == ["mine", "sweep"]
+    assert all(path.parent.parent == tmp_path / "sweep" for path in (tmp_path / "sweep").glob("**/*.json"))
+
+
+def test_runs_in_subfolders_are_counted(mgem: Mgem, tmp_path: Path) -> None:
+    words = ("-m", "strategy=naive,gem", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
+    subdir = "hydra.sweep.subdir=${hydra:runtime.choices.strategy}/seed${seed}"
+    result = mgem(*words, subdir)
+    assert (result.status, result.err) == (0, "")
+    assert re.findall(r"^ ?(naive|gem) +1 ", result.out, flags=re.MULTILINE) == ["naive", "gem"]
+    assert len(load_results(tmp_path / "sweep").runs) == 2
+    assert mgem(*words, subdir).out.startswith("going on in sweep: complete runs are kept, 2 so far\n")
+
+
+@pytest.mark.parametrize(
+    ("subdir", "message"),
+    [
+        ("../mine", r"hydra.sweep.subdir=../mine: it must be a folder below that of the sweep, \S+/sweep"),
+        ("${seed}", r"hydra.sweep.subdir=../x: it must be a folder below that of the sweep, \S+/sweep"),
+        (".", r"hydra.sweep.subdir=.: it must be a folder below that of the sweep, \S+/sweep"),
+        ("a${seed}", "hydra.sweep.subdir puts a run into the folder of another: .*"),
+    ],
+)
+def test_folders_outside_of_the_sweep_are_refused(
+    mgem: Mgem, tmp_path: Path, subdir: str, message: str
+) -> None:
+    seeds = "seed=/b,/b/c" if subdir == "a${seed}" else "seed=../x"
+    result = mgem("-m", "strategy=naive", seeds, "hydra.sweep.dir=sweep", f"hydra.sweep.subdir={subdir}")
+    assert result.status == 2
+    assert re.fullmatch(f"mgem: {message}\n", result.err)
+    assert os.listdir(tmp_path) == ["sweep"]
+    assert os.listdir(tmp_path / "sweep") == ["multirun.yaml"]
 
 
 def test_an_interrupted_sweep_says_how_to_go_on(
@@ -171,53 +224,92 @@ def test_an_interrupted_sweep_says_how_to_go_on(
     assert len(runs(tmp_path / "sweep")) == 1
 
 
-def test_a_killed_sweep_ends_in_the_same_table(tmp_path: Path) -> None:
-    words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=200"]
+@pytest.fixture
+def own_strategies(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that knows two strategies: one ends its process, one never ends."""
+    (tmp_path / "mine/strategy").mkdir(parents=True)
+    for name in ("deadly", "endless"):
+        (tmp_path / f"mine/strategy/{name}.yaml").write_text(f"_target_: own_strategies.{name.title()}\n")
+    (tmp_path / "own_strategies.py").write_text(
+        "import os, signal, time\n"
+        "from avalanche.training import Naive\n"
+        "class Deadly(Naive):\n"
+        "    def train(self, *_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "class Endless(Naive):\n"
+        "    def train(self, *_, **__): time.sleep(600)\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    return {**ONE_THREAD, "PYTHONPATH": path}
 
-    def start(sweep: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [*COMMAND, *words, f"hydra.sweep.dir={sweep}"],
-            cwd=tmp_path, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
 
-    undisturbed, _ = start("a").communicate(timeout=120)
-    killed = start("b")
+def start(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *words], cwd=folder, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
     deadline = time.monotonic() + 120
-    gem = tmp_path / "b/permuted_digits-gem-benchmark.n_experiences=3,samples_per_experience=200-seed0"
-    while not (gem / ".unfinished").exists():  # in the middle of the third run
+    while not condition():
+        assert process is None or process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_killed_sweep_ends_in_the_same_table(mgem: Mgem, tmp_path: Path) -> None:
+    words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=200"]
+    undisturbed = mgem("-m", *words, "hydra.sweep.dir=a")
+    killed = start(tmp_path, ONE_THREAD, *words, "hydra.sweep.dir=b")
+    gem = tmp_path / "b/permuted_digits-gem-benchmark.n_experiences=3,samples_per_experience=200-seed0"
+    wait_until((gem / ".unfinished").exists, killed)  # in the middle of the third run
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert (gem / ".unfinished").exists()
+    wait_until(lambda: not is_running(gem))  # it ends with the sweep
     assert len(runs(tmp_path / "b")) == 2
     before = made(tmp_path / "b")
-    again, errors = start("b").communicate(timeout=120)
-    assert errors == ""
+    again = mgem("-m", *words, "hydra.sweep.dir=b")
+    assert again.err == ""
     assert made(tmp_path / "b").items() > before.items()
-    assert table(again) == table(undisturbed)
+    assert table(again.out) == table(undisturbed.out)
     for name, run in runs(tmp_path / "a").items():
         for file in ("accuracy_matrix.csv", "config.yaml"):
             assert (run / file).read_text() == (tmp_path / "b" / name / file).read_text()
 
 
 @pytest.mark.parametrize("launcher", ["parallel", "submitit_local", "ray_cluster"])
-def test_launchers_run_a_sweep(tmp_path: Path, launcher: str) -> None:
-    words = ["strategy=naive,gem", "seed=0,1", *SMALL, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+def test_launchers_run_a_sweep_though_a_run_dies(
+    tmp_path: Path, own_strategies: dict[str, str], launcher: str
+) -> None:
+    words = ["strategy=deadly,naive", *SMALL, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     options = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray_cluster" else []
-    done = subprocess.run(
-        [*COMMAND, f"hydra/launcher={launcher}", *options, *words],
-        cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(runs(tmp_path / "sweep")) == 4
-    accuracies = [
-        json.loads((run / "summary.json").read_text())["acc"] for run in runs(tmp_path / "sweep").values()
-    ]
-    assert len(set(accuracies)) == 4
-    for run in runs(tmp_path / "sweep").values():
-        assert json.loads((run / "environment.json").read_text())["threads"] == 1
-    assert re.search(r"naive +2 +\d\.\d+±", done.stdout)
+    process = start(tmp_path, own_strategies, *MINE, f"hydra/launcher={launcher}", *options, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    (run,) = runs(tmp_path / "sweep").values()
+    assert json.loads((run / "environment.json").read_text())["threads"] == 1
+    assert re.search(r"naive +1 +\d\.\d+ ", out)
+    assert "Traceback" not in err
+    assert "mgem: 1 of 2 runs have failed; the same command" in err
+    assert re.search(r"\nmgem:   permuted_digits-deadly-\S+: died: killed by signal 9 \(SIGKILL\)\n", err)
+
+
+def test_a_terminated_sweep_leaves_no_process(tmp_path: Path, own_strategies: dict[str, str]) -> None:
+    words = ["strategy=endless", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep"]
+    sweep = start(
+        tmp_path, own_strategies, *MINE, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", *words
+    )
+    wait_until(lambda: len(list(tmp_path.glob("sweep/*/.unfinished"))) == 2, sweep)
+    below = psutil.Process(sweep.pid).children(recursive=True)
+    assert len(below) >= 4  # two of joblib, each with a run
+    sweep.send_signal(signal.SIGTERM)
+    _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143
+    assert err == (
+        "mgem: interrupted; complete runs are kept\n"
+        "mgem: the same command with hydra.sweep.dir=sweep goes on with the sweep\n"
+    )
+    assert psutil.wait_procs(below, timeout=30)[1] == []
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(

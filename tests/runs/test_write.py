@@ -1,5 +1,8 @@
+import errno
 import json
 import os
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +14,13 @@ from avalanche_mgem.runs import (
     CONSTRAINT_METRICS,
     COSTS,
     METRICS,
+    UserError,
     claimed,
     clear_failure,
     error_line,
     find_runs,
+    is_complete,
+    keep_run,
     read_run,
     write_failure,
     write_run,
@@ -89,3 +95,67 @@ def test_summary_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, las
         write(tmp_path)
     assert (tmp_path / last).exists()
     assert not (tmp_path / "summary.json").exists()
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    move = os.replace
+
+    def replace_unless_full(source: Path, target: Path) -> None:
+        if any(folder in Path(target).parents for folder in folders):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_unless_full)
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path)
+        with pytest.raises(OSError, match=r"No space left on device: '.*config\.yaml'"):  # the path is named
+            write(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_results_of_a_vanished_folder_are_kept(tmp_path: Path) -> None:
+    run = tmp_path / "sweep/run"
+    with claimed(run):
+        shutil.rmtree(tmp_path / "sweep")
+        note = keep_run(run, CFG, RESULT, {})
+    assert note == f"the run folder {run} had vanished; it was made anew for the results"
+    assert read_run(run).numbers["acc"] == RESULT.summary["acc"]
+    assert ".unfinished" not in os.listdir(run)
+
+
+def test_results_go_elsewhere_from_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = tmp_path / "run", tmp_path / "tmp"
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    full_disk(monkeypatch, run)
+    run.mkdir()
+    with pytest.raises(UserError) as error:
+        keep_run(run, CFG, RESULT, {})
+    (kept,) = other.iterdir()
+    expected = f"{run}/config.yaml: No space left on device; the results of this run are in {kept}"
+    assert str(error.value) == expected
+    assert read_run(kept).numbers["acc"] == RESULT.summary["acc"]
+    assert not is_complete(run)
+
+
+def test_lost_results_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full_disk(monkeypatch, tmp_path)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"fails too; all that is left of the results: \{\"acc\": 0.5"):
+        keep_run(tmp_path / "run", CFG, RESULT, {})
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_folder_that_is_taken_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "run").write_text("now a file")
+    with pytest.raises(UserError, match=r"run: File exists; the results of this run are in \S+"):
+        keep_run(tmp_path / "run", CFG, RESULT, {})
+    assert (tmp_path / "run").read_text() == "now a file"
