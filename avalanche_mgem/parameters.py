@@ -10,7 +10,7 @@ def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that require a gradient, in ``named_parameters`` order; a shared one comes once.
 
     Raises:
-        ValueError: if the model has none.
+        ValueError: if the model has none, or a complex one.
 
     Example:
         >>> [name for name, _ in trainable_parameters(nn.Linear(2, 1))]
@@ -19,6 +19,11 @@ def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no trainable parameter: every requires_grad is False.")
+    for name, p in parameters:
+        if p.is_complex():
+            raise ValueError(
+                f"the parameter {name!r} is complex; a constraint is defined for real ones only."
+            )
     return parameters
 
 

@@ -23,7 +23,7 @@ from avalanche_mgem.memory import Batch, Collate, EpisodicMemory, Tree, fingerpr
 from avalanche_mgem.memory import Unpack as UnpackBatch
 from avalanche_mgem.options import DEFAULTS, Options, call_text, explains, with_signature
 from avalanche_mgem.projector import ConstrainedStep, Projector
-from avalanche_mgem.references import Criterion, Forward, unwrapped
+from avalanche_mgem.references import Criterion, Forward, check_reduction, unwrapped
 from avalanche_mgem.schedules import MemoryStrength, check_length
 
 
@@ -112,6 +112,7 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
             )
         self._owner = weakref.ref(strategy)
         self._warn_of_hidden_boundaries(strategy.experience)
+        check_reduction(strategy._criterion)  # or Avalanche fails unclearly when it adds the loss to a number
         self._attach(strategy)
         self._check(strategy)
         self.projector.begin(self._key(strategy.experience), strategy.device)

@@ -213,8 +213,9 @@ class Projector:
         Raises:
             ValueError: if a memory cannot be split into the groups asked for.
         """
+        parameters = trainable_parameters(self._known_model())  # of a kind that can be constrained
         if device is None:
-            device = trainable_parameters(self._known_model())[0][1].device
+            device = parameters[0][1].device
         self._step = self.last_step = None
         self._steps = self.memory.steps(but=key, device=device, memory_device=self.memory_device)
         self.references.reset()

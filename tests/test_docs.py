@@ -57,3 +57,12 @@ def test_the_recipes_of_the_training_page_run():
         names["strategy"].train(experience)
     assert len(DMGEMPlugin.of(names["strategy"]).memory) == 2
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    rows = re.findall(r"^\| (?!fault|---)(.*) \|$", (DOCS / "reliability.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 30
+    for row in rows:
+        fault, _, test = row.rsplit(" | ", maxsplit=2)
+        file, name = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", test).groups()
+        assert re.search(rf"^def {name}\(", (DOCS.parent / file).read_text(), flags=re.MULTILINE), fault

@@ -706,3 +706,19 @@ def test_batchnorm_and_a_group_of_one_sample_get_an_error_that_helps():
     strategy.train(first)
     with pytest.raises(ValueError, match=r"one sample that group 1 of experience 0 .*'running'"):
         strategy.train(second)
+
+
+def test_a_criterion_that_gives_a_loss_for_each_sample_is_named_at_once():
+    model = mlp()
+    arguments = strategy_arguments(model, plugins=[MGEMPlugin(8)])
+    strategy = Naive(**{**arguments, "criterion": torch.nn.CrossEntropyLoss(reduction="none")})
+    with pytest.raises(ValueError, match="the criterion has reduction='none'; it must give one number"):
+        strategy.train(split_digits(5).train_stream[0])
+
+
+def test_a_complex_parameter_is_named():
+    model = mlp()
+    model.phase = torch.nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    strategy = Naive(**strategy_arguments(model, plugins=[MGEMPlugin(8)]))
+    with pytest.raises(ValueError, match="the parameter 'phase' is complex"):
+        strategy.train(split_digits(5).train_stream[0])

@@ -102,3 +102,39 @@ def test_the_strength_of_a_step_may_be_given():
         results.append(model.weight.grad.clone())
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("references", ["auto", "loop", "layerwise"])
+def test_a_criterion_that_gives_a_loss_for_each_sample_is_named(references):
+    first, second = tasks()
+    model = nn.Linear(4, 3)
+    mgem = Projector(model, nn.CrossEntropyLoss(reduction="none"), patterns_per_task=8, references=references)
+    mgem.remember(first)
+    backward(model, second)
+    before = model.weight.grad.clone()
+    with pytest.raises(
+        ValueError, match=r"the criterion gives a loss of shape \[8\]; it must give one number"
+    ):
+        mgem.project()
+    assert torch.equal(model.weight.grad, before)
+
+
+def test_a_criterion_that_gives_no_tensor_is_named():
+    first, second = tasks()
+    model = nn.Linear(4, 3)
+    mgem = Projector(model, lambda output, y: 0.5, patterns_per_task=8)
+    mgem.remember(first)
+    backward(model, second)
+    with pytest.raises(ValueError, match="the criterion gives a float; it must give one number"):
+        mgem.project()
+
+
+def test_a_complex_parameter_is_named():
+    first, second = tasks()
+    model = nn.Linear(4, 3)
+    model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    mgem = Projector(model, nn.CrossEntropyLoss(), patterns_per_task=8)
+    mgem.remember(first)
+    backward(model, second)
+    with pytest.raises(ValueError, match="the parameter 'phase' is complex"):
+        mgem.project()

@@ -15,7 +15,7 @@ from avalanche_mgem.benchmarks.domains import (
     image_transforms,
 )
 from avalanche_mgem.benchmarks.trees import images_of, subfolders
-from avalanche_mgem.data import MNIST_FILES, RGBImages
+from avalanche_mgem.data import MNIST_FILES, RGBImages, damaged_file
 
 DIGIT_FIVE = ("mnist", "mnist_m", "svhn", "usps", "synth_digits")
 
@@ -106,6 +106,8 @@ def _domain(root: Path, name: str) -> tuple[RGBImages, RGBImages]:
     for file in files:
         if not (root / file).is_file():
             raise ValueError(f"{problem}, and no file {root / file}, which torchvision would read.")
+    if name == "mnist" and (damage := damaged_file("PermutedMNIST", root)):
+        raise ValueError(damage)
     try:
         parts = read(root, True), read(root, False)
     except Exception as error:  # torchvision, SciPy and bz2 raise many kinds for a damaged file

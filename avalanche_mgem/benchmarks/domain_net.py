@@ -83,7 +83,11 @@ def _listed(folder: Path, name: str, image_size: int) -> RGBImages:
     targets: list[int] = []
     # The files of each folder: reading a folder once is cheaper than asking for each of its files.
     files: dict[str, set[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the list {path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         image, _, target = line.rpartition(" ")
         if not image or not target.isdecimal():
             raise ValueError(

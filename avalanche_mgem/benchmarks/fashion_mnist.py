@@ -7,7 +7,7 @@ from avalanche.benchmarks.classic.cfashion_mnist import _default_fmnist_eval_tra
 from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_dataset
 
 from avalanche_mgem.benchmarks.domains import Transform, domain_incremental
-from avalanche_mgem.benchmarks.mnist import pixel_permutations
+from avalanche_mgem.benchmarks.mnist import checked_root, pixel_permutations
 
 _NORMALIZE: Transform = _default_fmnist_eval_transform  # the training transform is the same
 
@@ -38,10 +38,10 @@ def PermutedFashionMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as cla
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if ``n_experiences`` is below 1.
+        ValueError: if ``n_experiences`` is below 1, or a file of Fashion-MNIST is damaged.
     """
     changes = pixel_permutations(n_experiences, seed)
-    train, test = get_fmnist_dataset(dataset_root)
+    train, test = get_fmnist_dataset(checked_root("PermutedFashionMNIST", "fashionmnist", dataset_root))
     return domain_incremental(
         [train] * n_experiences,
         [test] * n_experiences,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from avalanche.benchmarks import GenericCLScenario
 from avalanche.benchmarks.classic.cmnist import PixelsPermutation, _default_mnist_eval_transform
+from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche.benchmarks.datasets.external_datasets.mnist import get_mnist_dataset
 from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
@@ -20,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms import RandomRotation
 
 from avalanche_mgem.benchmarks.domains import Transform, domain_incremental
+from avalanche_mgem.data import damaged_file
 
 _NORMALIZE: Transform = _default_mnist_eval_transform  # the training transform is the same
 
@@ -47,7 +49,7 @@ def PermutedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if ``n_experiences`` is below 1.
+        ValueError: if ``n_experiences`` is below 1, or a file of MNIST is damaged.
     """
     return _mnist(
         pixel_permutations(n_experiences, seed), return_task_id, train_transform, eval_transform, dataset_root
@@ -116,7 +118,8 @@ def RotatedMNIST(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
         A benchmark with a train and a test stream.
 
     Raises:
-        ValueError: if ``n_experiences`` is below 1, or the number of angles is another.
+        ValueError: if ``n_experiences`` is below 1, the number of angles is another, or a file of MNIST
+            is damaged.
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
@@ -138,9 +141,10 @@ def _mnist(
     dataset_root: str | Path | None,
 ) -> GenericCLScenario:
     """A benchmark in which experience i is MNIST under the i-th change."""
+    root = checked_root("PermutedMNIST", "mnist", dataset_root)
     train, test = (
         [_labelled(mnist).subset(order) for order in _orders(mnist.targets, len(changes))]
-        for mnist in get_mnist_dataset(dataset_root)
+        for mnist in get_mnist_dataset(root)
     )
     return domain_incremental(
         train,
@@ -150,6 +154,23 @@ def _mnist(
         eval_transform=eval_transform,
         changes=changes,
     )
+
+
+def checked_root(benchmark: str, name: str, dataset_root: str | Path | None) -> Path:
+    """The folder of a data set in the format of MNIST, none of whose files is damaged.
+
+    Args:
+        benchmark: name of a function whose data set it is.
+        name: by which Avalanche knows the data set.
+        dataset_root: the folder; None is Avalanche's.
+
+    Raises:
+        ValueError: in one line that begins with the path of a damaged file.
+    """
+    root = Path(default_dataset_location(name) if dataset_root is None else dataset_root)
+    if problem := damaged_file(benchmark, root):
+        raise ValueError(problem)
+    return root
 
 
 def _labelled(mnist: Any) -> ClassificationDataset:

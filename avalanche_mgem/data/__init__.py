@@ -1,5 +1,6 @@
 """Fast data for any Avalanche benchmark: images kept as bytes, transforms on whole minibatches."""
 
+from avalanche_mgem.data._damaged import damaged_file
 from avalanche_mgem.data._evaluation import BatchedEvaluation
 from avalanche_mgem.data._files import DecodedImages, RGBImages
 from avalanche_mgem.data._missing import MNIST_FILES, missing_file
@@ -11,6 +12,7 @@ __all__ = [
     "BatchedEvaluation",
     "DecodedImages",
     "RGBImages",
+    "damaged_file",
     "missing_file",
     "preload",
     "preload_with_note",

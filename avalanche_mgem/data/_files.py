@@ -11,6 +11,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 
+class ImageFileError(ValueError):
+    """A file that cannot be read as an image; the message begins with its path."""
+
+
 class RGBImages(Dataset[tuple[Image.Image, int]]):
     """Images in files or arrays, read as square PIL images in RGB.
 
@@ -48,7 +52,7 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
         """The image and its class.
 
         Raises:
-            ValueError: if the file cannot be read as an image; it names the file.
+            ImageFileError: if the file cannot be read as an image; it is a ValueError and names the file.
         """
         image = self.images[index]
         if not isinstance(image, str):
@@ -60,7 +64,7 @@ class RGBImages(Dataset[tuple[Image.Image, int]]):
                 file.draft("RGB", (2 * self.image_size, 2 * self.image_size))
                 return self._resized(file), self.targets[index]
         except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
-            raise ValueError(f"{image} cannot be read as an image: {error}") from error
+            raise ImageFileError(f"{image} cannot be read as an image: {error}") from error
 
     def _resized(self, image: Image.Image) -> Image.Image:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):

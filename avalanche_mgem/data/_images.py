@@ -178,6 +178,9 @@ def _stored(dataset: Any) -> tuple[Tensor | DecodedImages, Tensor, Recipe]:
     if read not in (MNIST.__getitem__, TensorMNIST.__getitem__, CIFAR10.__getitem__):
         raise UnknownError(f"data set {type(dataset).__name__}")
     images, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
+    if len(images) != len(targets):
+        where = f"{dataset.root}: {type(dataset).__name__}"
+        raise ValueError(f"{where} is damaged: it has {len(targets)} labels for {len(images)} images")
     if images.dtype != torch.uint8 or targets.dtype != torch.int64:
         raise UnknownError(f"data set {type(dataset).__name__} of {images.dtype} and {targets.dtype}")
     if read is CIFAR10.__getitem__:

@@ -14,7 +14,7 @@ _TINY_IMAGENET = tuple(
 )
 
 # The key is the name of the function that makes the benchmark.
-_FILES = {
+FILES = {
     "SplitMNIST": MNIST_FILES,
     "PermutedMNIST": MNIST_FILES,
     "RotatedMNIST": MNIST_FILES,
@@ -39,5 +39,5 @@ def missing_file(benchmark: str, dataset_root: str | Path) -> Path | None:
         >>> missing_file("SplitCIFAR100", "nowhere").as_posix()
         'nowhere/cifar-100-python/train'
     """
-    paths = (Path(dataset_root) / name for name in _FILES.get(benchmark, ()))
+    paths = (Path(dataset_root) / name for name in FILES.get(benchmark, ()))
     return next((path for path in paths if not path.exists()), None)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from avalanche_mgem.data._batches import batched
+from avalanche_mgem.data._files import ImageFileError
 from avalanche_mgem.data._images import Source, UnknownError
 
 _GROUPS = ("train", "eval")
@@ -48,7 +49,8 @@ def preload(benchmark: CLScenario, device: str | torch.device | None = None) -> 
         A benchmark with the same streams, experiences, classes and task labels.
 
     Raises:
-        ValueError: if a stream makes its experiences while it is read, as ``split_online_stream`` does.
+        ValueError: if a stream makes its experiences while it is read, as ``split_online_stream`` does, or
+            if a data set or an image file is damaged, which the message names.
 
     Warns:
         UserWarning: names what is still read sample by sample.
@@ -185,6 +187,8 @@ def _is_equal(dataset: Any, indices: list[int]) -> bool:
         try:
             expected = default_collate([dataset.read(index) for index in indices])
             found = dataset.plan(indices)
+        except ImageFileError:
+            raise
         except Exception:  # then the user shall see Avalanche's own error, when the samples are read
             return False
     return len(expected) == len(found) and all(map(_is_same, expected, found))

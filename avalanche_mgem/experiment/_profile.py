@@ -15,7 +15,7 @@ from rich.table import Table
 
 from avalanche_mgem.experiment._prepare import loader_options, prepare
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.experiment.runner import make_strategy, parts_to_train
+from avalanche_mgem.experiment.runner import explained, make_strategy, parts_to_train
 from avalanche_mgem.plugins import MGEMPlugin
 from avalanche_mgem.runs import UserError
 from avalanche_mgem.timing import Timeline, Times, wait_for
@@ -84,7 +84,7 @@ def profile(cfg: DictConfig) -> Profile:
     options = loader_options(cfg)
     tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
     wait = partial(wait_for, cfg.device)
-    with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(wait) as timeline:
+    with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(wait) as timeline, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress)
         probe = _Probe(timeline, limit=cfg.warmup + cfg.steps)
         strategy.plugins.insert(0, _switches(timeline, _FIRST))

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,10 +15,10 @@ from avalanche_mgem.experiment._environment import environment, reset_peak_memor
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
-from avalanche_mgem.experiment.errors import explain
+from avalanche_mgem.experiment.errors import explain, say
 from avalanche_mgem.experiment.evaluator import make_loggers
 from avalanche_mgem.experiment.runner import train_and_evaluate
-from avalanche_mgem.runs import Result, UserError, claimed, keep_run
+from avalanche_mgem.runs import Result, UserError, claimed, keep_run, written
 from avalanche_mgem.timing import now
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of writing, which do not name the file
@@ -101,7 +100,7 @@ def execute(
             for logger in run_loggers:
                 logger.begin_run(
                     folder=folder,
-                    config=OmegaConf.to_container(cfg, resolve=True),
+                    config=written(cfg),
                     name=folder.name if folder else None,
                     group=group,
                     tags=list(cfg.names.values()),
@@ -110,7 +109,7 @@ def execute(
             if folder is not None:
                 made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
                 if note := keep_run(folder, cfg, result, made_by):
-                    sys.stderr.write(f"mgem: {note}\n")
+                    say(note)
         except BaseException as error:
             for logger in run_loggers:
                 logger.fail()

@@ -2,14 +2,17 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.version import VersionBase
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from avalanche_mgem.runs import makes_another_run
 
@@ -44,14 +47,29 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
     """
     search_path = [] if config_dir is None else [_search_path(Path(config_dir))]
     register_resolvers()
-    GlobalHydra.instance().clear()  # a run or another composition in this process may have left one
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+    with (
+        _hydra_of_the_caller_kept(),
+        initialize_config_dir(version_base="1.3", config_dir=str(config_folder())),
+    ):
         cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
     names = {group: cfg.hydra.runtime.choices.get(group) for group in cfg.names}
     with open_dict(cfg):
         del cfg["hydra"]
     cfg.names = names
     return cfg
+
+
+@contextmanager
+def _hydra_of_the_caller_kept() -> Iterator[None]:
+    """Takes the Hydra of this process away, and puts it back: the caller's program may be made with it."""
+    mine, version = GlobalHydra.instance(), VersionBase.instance()
+    hydra, base = mine.hydra, version.getbase()
+    mine.clear()
+    try:
+        yield
+    finally:
+        mine.hydra, version.version_base = hydra, base
+        GlobalHydra.set_instance(mine)  # a composition leaves a copy
 
 
 def _search_path(folder: Path) -> str:
@@ -83,7 +101,9 @@ def _run_options(overrides: Sequence[str]) -> str:
     Args:
         overrides: such as ``["strategy=gem", "strategy.memory_strength=0.5"]``.
     """
-    options = sorted(word for word in overrides if _is_in_name(word.partition("=")[0].lstrip("+~")))
+    # As they were typed: the words of Hydra's list resolve what they read from the environment.
+    words: Any = OmegaConf.to_container(overrides) if isinstance(overrides, ListConfig) else overrides
+    options = sorted(word for word in words if _is_in_name(word.partition("=")[0].lstrip("+~")))
     name = _in_name(",".join(options))
     return f"{name}-" if name else ""
 

@@ -2,13 +2,16 @@
 
 import difflib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from avalanche_mgem.experiment.configuration import config_folder
+from avalanche_mgem.runs import one_line, printable
 
 # The extra of this package that brings a launcher, by the launcher's configuration.
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
@@ -19,10 +22,9 @@ def debugging() -> bool:
     return os.environ.get("MGEM_DEBUG", "") not in ("", "0")
 
 
-def one_line(error: BaseException | str) -> str:
-    """The whole message on one line; an error without a message gives its type."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+def say(message: str) -> None:
+    """A line on standard error, without codes that a terminal would obey."""
+    sys.stderr.write(f"mgem: {printable(message)}\n")
 
 
 def allowed(name: str, names: Iterable[str]) -> str:
@@ -50,6 +52,8 @@ def explain(error: Exception) -> str:
         return f"no {group or 'configuration'} is called {name!r}; {allowed(name, options)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {one_line(error)}"
+    if isinstance(error, YAMLError):
+        return f"a configuration file is not valid YAML: {one_line(error)}"
     cause = error.__cause__ if isinstance(error, HydraException) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         key, known = str(cause.key), [str(key) for key in cause.parent_node if key != "hydra"]

@@ -7,26 +7,36 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._signals import ENDING, Stopped, stopping
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
-from avalanche_mgem.experiment.errors import debugging, explain, one_line
+from avalanche_mgem.experiment.errors import debugging, explain, say
 from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
-from avalanche_mgem.runs import FolderTakenError, check_same_run, clear_failure, is_complete, write_failure
+from avalanche_mgem.runs import (
+    FolderTakenError,
+    check_same_run,
+    clear_failure,
+    is_complete,
+    one_line,
+    without_secrets,
+    write_failure,
+)
 
 # What a user's input can cause: a UserError is a ValueError, strategies raise ValueError and
 # FloatingPointError, and a folder that cannot be written gives an OSError. Anything else is a bug and shows
 # its traceback.
-_EXPECTED = (HydraException, OmegaConfBaseException, ValueError, FloatingPointError, OSError)
+_EXPECTED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, FloatingPointError, OSError)
 
 register_resolvers()  # on import: the processes of a launcher import this module and do not call main()
 
@@ -51,7 +61,8 @@ def main() -> None:
     except _EXPECTED as error:
         if debugging():
             raise
-        fail(explain(error))
+        where = "a configuration file: " if isinstance(error, UnicodeDecodeError) else ""
+        fail(where + explain(error))
     except RuntimeError as error:
         if debugging() or not _is_from("submitit", error):
             raise
@@ -64,16 +75,12 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
     """Says what is left of an interrupted command; its status is that of the signal."""
     if sweep := current_sweep():
         end_submitit()
-        sys.stderr.write(
-            "mgem: interrupted; complete runs are kept\n"
-            f"mgem: the same command with hydra.sweep.dir={sweep} goes on with the sweep\n"
-        )
+        say("interrupted; complete runs are kept")
+        say(f"the same command with hydra.sweep.dir={sweep} goes on with the sweep")
     elif isinstance(interrupt.__cause__, _Written):
-        sys.stderr.write(
-            f"mgem: interrupted after the run; its results are complete: {interrupt.__cause__}\n"
-        )
+        say(f"interrupted after the run; its results are complete: {interrupt.__cause__}")
     else:
-        sys.stderr.write("mgem: interrupted, nothing is kept of this run\n")
+        say("interrupted, nothing is kept of this run")
     return interrupt.status if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
 
 
@@ -84,7 +91,7 @@ class _Written(Exception):  # noqa: N818
 def job(cfg: DictConfig) -> None:
     """One run, alone or of a sweep. In a sweep, no error of one run ends the others."""
     if HydraConfig.get().mode == RunMode.RUN:
-        with _one_line_errors():
+        with _one_line_errors(cfg):
             _run(cfg)
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -92,7 +99,7 @@ def job(cfg: DictConfig) -> None:
         _run_of_sweep(cfg)
     elif death := run_apart(_job_of_sweep, cfg):
         if is_complete(folder):
-            sys.stderr.write(f"mgem: {folder.name}: {death}, after its results were written\n")
+            say(f"{folder.name}: {death}, after its results were written")
         else:
             _write_failure(folder, death)
 
@@ -102,37 +109,38 @@ def _job_of_sweep(cfg: DictConfig) -> None:
     try:
         _run_of_sweep(cfg)
     except FolderTakenError:  # the same sweep was started twice
-        sys.stderr.write(f"mgem: {folder.name}: left to another process\n")
+        say(f"{folder.name}: left to another process")
     except Exception as error:
         is_expected = isinstance(error, _EXPECTED)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
+        message = without_secrets(message, cfg)
         # A bug shows its traceback, here as elsewhere; the other runs go on.
-        _write_failure(folder, message, "" if is_expected else traceback.format_exc())
+        _write_failure(folder, message, "" if is_expected else without_secrets(traceback.format_exc(), cfg))
 
 
 def _write_failure(folder: Path, message: str, details: str = "") -> None:
-    sys.stderr.write(f"mgem: {folder.name}: {message}\n")
+    say(f"{folder.name}: {message}")
     try:
         write_failure(folder, f"{message}\n{details}".rstrip("\n"))
     except OSError as error:
-        sys.stderr.write(f"mgem: {folder.name}: this error could not be written: {one_line(error)}\n")
+        say(f"{folder.name}: this error could not be written: {one_line(error)}")
 
 
 def profile_job(cfg: DictConfig) -> None:
     """``mgem profile``: prints a table, and writes nothing."""
-    with _one_line_errors():
+    with _one_line_errors(cfg):
         _profile(cfg)
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(cfg: DictConfig) -> Iterator[None]:
     """Ends the program at a mistake of the user's."""
     try:
         yield
     except _EXPECTED as error:
         if debugging():
             raise
-        fail(explain(error))
+        fail(without_secrets(explain(error), cfg))
 
 
 def _is_from(package: str, error: BaseException) -> bool:
@@ -142,7 +150,7 @@ def _is_from(package: str, error: BaseException) -> bool:
 
 def fail(message: str) -> None:
     """Ends the program: one line on standard error, status 2."""
-    sys.stderr.write(f"mgem: {message}\n")
+    say(f"{message}")
     raise SystemExit(2)
 
 
@@ -155,7 +163,7 @@ def _run(cfg: DictConfig) -> None:
     folder = Path(hydra_cfg.runtime.output_dir)
     was_complete = is_complete(folder)
     try:
-        result = execute(cfg, folder, overrides=list(hydra_cfg.overrides.task), is_new=has_new_folder())
+        result = execute(cfg, folder, overrides=_words(hydra_cfg), is_new=has_new_folder())
     except KeyboardInterrupt as interrupt:
         if is_complete(folder) and not was_complete:
             raise interrupt from _Written(os.path.relpath(folder))
@@ -178,12 +186,18 @@ def _run_of_sweep(cfg: DictConfig) -> None:
     result = execute(
         cfg,
         folder,
-        overrides=list(hydra_cfg.overrides.task),
+        overrides=_words(hydra_cfg),
         group=Path(hydra_cfg.sweep.dir).name,
         job=hydra_cfg.job.num,
         is_new=True,
     )
     print(run_line(result.summary), flush=True)  # noqa: T201
+
+
+def _words(hydra_cfg: Any) -> list[str]:
+    """What the user changed, as it was typed: in Hydra's list it is resolved."""
+    words: Any = OmegaConf.to_container(hydra_cfg.overrides.task)
+    return list(words)
 
 
 def _profile(cfg: DictConfig) -> None:

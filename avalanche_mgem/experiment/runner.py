@@ -1,7 +1,11 @@
 """One run: a model and a strategy for a benchmark; train on each experience, test on all after each."""
 
 import random
-from collections.abc import Mapping, Sequence
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,20 +15,21 @@ from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import DER, JointTraining
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import nn
 
 from avalanche_mgem.data import BatchedEvaluation
 from avalanche_mgem.experiment._environment import peak_memory_mb
 from avalanche_mgem.experiment._prepare import loader_options
-from avalanche_mgem.experiment.errors import one_line
 from avalanche_mgem.experiment.evaluator import accuracies, make_evaluator
 from avalanche_mgem.experiment.progress import ProgressBar
-from avalanche_mgem.experiment.settings import build
+from avalanche_mgem.experiment.settings import blame, build
 from avalanche_mgem.metrics import constraint_row
 from avalanche_mgem.models import multi_head
-from avalanche_mgem.runs import Result, UserError
+from avalanche_mgem.runs import Result, UserError, one_line
 from avalanche_mgem.timing import now
+
+_STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def train_and_evaluate(
@@ -43,7 +48,7 @@ def train_and_evaluate(
         ValueError, FloatingPointError: from the strategy in training, such as when a gradient is not finite.
     """
     options = loader_options(cfg)
-    with ProgressBar(len(benchmark.train_stream)) as progress:
+    with ProgressBar(len(benchmark.train_stream)) as progress, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress, loggers)
         seconds_train = 0.0
         start = now(cfg.device)
@@ -67,6 +72,39 @@ def train_and_evaluate(
             seed=cfg.seed,
             constraints=constraints,
         )
+
+
+@contextmanager
+def explained(cfg: DictConfig) -> Iterator[None]:
+    """Turns an error that a class of another package raises in training into one line with its values.
+
+    Such a class may notice only then that it cannot work with what the user gave it. An error of the method
+    or of the user's own code stays as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError | FloatingPointError) or not _is_of_others(error):
+            raise
+        values: Any = OmegaConf.to_container(cfg.strategy, resolve=True)
+        target = values.pop("_target_")
+        raise UserError(blame("strategy", target, values, error)) from error
+
+
+def _is_of_others(error: Exception) -> bool:
+    """Whether it comes out of an installed package, and no code but that of the command was on the way."""
+    command, package = Path(__file__).parent, Path(__file__).parents[1]
+    frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    others = [file for file in frames if not file.is_relative_to(command)]
+    return bool(others) and all(
+        not file.is_relative_to(package)
+        and (
+            bool({"site-packages", "dist-packages"}.intersection(file.parts))
+            or file.is_relative_to(_STDLIB)
+            or file.name.startswith("<")  # code that a library has made
+        )
+        for file in others
+    )
 
 
 def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, loggers: Sequence[Any] = ()) -> Any:

@@ -1,6 +1,9 @@
 """Checks of the configuration's values, before any work is done."""
 
 import inspect
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -10,8 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from avalanche_mgem.experiment.errors import one_line
-from avalanche_mgem.runs import UserError
+from avalanche_mgem.experiment._limits import check_limits
+from avalanche_mgem.runs import UserError, flatten, one_line, text
 
 GROUPS = ("benchmark", "strategy", "model", "optimizer")
 
@@ -48,17 +51,39 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key}={value}: it must be an integer, at least {minimum}{also}")
     if cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed}: it must be less than 2**32, for NumPy's generator")
+    _check_numbers(cfg)
     if not isinstance(cfg.channels_last, bool):
         raise UserError(f"channels_last={cfg.channels_last}: it must be true or false")
     for group in GROUPS:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
             raise UserError(f"{group} needs a _target_, the import path of a class or function")
-    for group, name in cfg.names.items():
-        cfg.names[group] = name or cfg[group]._target_.rpartition(".")[2]  # by _target_ alone
-    if not isinstance(cfg.dataset_root, str):
+    _check_names(cfg)
+    if not isinstance(cfg.dataset_root, str) or not cfg.dataset_root:
         raise UserError(f"dataset_root={cfg.dataset_root}: it must be a folder")
-    cfg.device = _device(str(cfg.device))
-    cfg.dataset_root = str(Path(cfg.dataset_root).expanduser())
+    # Values that stay the same are left as they were typed: they may come from the environment.
+    if (device := _device(str(cfg.device))) != cfg.device:
+        cfg.device = device
+    if cfg.dataset_root.startswith("~"):
+        cfg.dataset_root = str(Path(cfg.dataset_root).expanduser())
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """Refuses NaN for every key: it passes comparisons, and then nothing is learnt."""
+    values: Any = OmegaConf.to_container(cfg, resolve=False)
+    for key, value in flatten(values).items():
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{key}={value}: it must be a number")
+
+
+def _check_names(cfg: DictConfig) -> None:
+    """Checks the names of strategy and benchmark; one that is absent is that of the class."""
+    if not isinstance(cfg.names, DictConfig):
+        raise UserError(f"names={cfg.names}: it must have a name for each of strategy and benchmark")
+    for group, name in cfg.names.items():
+        if group not in GROUPS or not (name is None or isinstance(name, str | int | float)):
+            raise UserError(f"names.{group!s}={name}: it must be the name of a {group!s}")
+        if not name:
+            cfg.names[group] = cfg[group]._target_.rpartition(".")[2]  # by _target_ alone
 
 
 def _device(name: str) -> str:
@@ -87,29 +112,51 @@ def build(group: str, node: DictConfig, kind: type, **objects: Any) -> Any:
         reason = error.__cause__ or error
         raise UserError(f"{group}: {one_line(reason)}") from error
     _check_types(group, factory.func, factory.keywords)
+    check_limits(group, node._target_, factory.keywords)
     if twice := sorted(objects.keys() & factory.keywords):
         key = twice[0]
         advice = f", and set the {key} outside of {group}" if key in _OUTSIDE else ""
         raise UserError(f"{group}.{key}: mgem gives {key} itself; drop it{advice}")
     try:
         made = factory(**objects)
-    except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
-        raise UserError(f"{group} ({node._target_}): {one_line(error)}") from error
+    except Exception as error:  # of any class, and caused by the values that the user gave it
+        raise UserError(blame(group, node._target_, factory.keywords, error)) from error
     if not isinstance(made, kind):
         gives = f"it gives a {type(made).__name__}; allowed is {kind.__name__}"
         raise UserError(f"{group} ({node._target_}): {gives}")
     return made
 
 
+def blame(group: str, target: str, values: Mapping[str, Any], error: Exception) -> str:
+    """The error of a class in one line that names the key to put right, or all that it may be.
+
+    Args:
+        group: the part of the configuration.
+        target: the class or function.
+        values: what the user gave it.
+        error: what it raised.
+    """
+    message = one_line(error)
+    if not isinstance(error, ValueError | TypeError | RuntimeError | AssertionError | OSError):
+        message = f"{type(error).__name__}: {message}"  # such as KeyError: 'x'
+    line = f"{group} ({target}): {message}"
+    if any(re.search(rf"\b{re.escape(key)}", message) for key in values):
+        return line
+    given = ", ".join(f"{group}.{key}={text(value)}" for key, value in values.items())
+    return f"{line} ({given})" if given else line
+
+
 def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:
     """Refuses values such as ``strategy.mem_size=abc``: most classes notice them late and not clearly."""
-    function = target.__init__ if inspect.isclass(target) else target
+    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     try:
-        hints = get_type_hints(inspect.unwrap(function))
+        hints = get_type_hints(function)
     except (NameError, TypeError):  # annotations that only a type checker can read
-        return
+        hints = {}
     for key, value in values.items():
         hint = hints.get(key)
+        if hint is None and _is_no_number(function, key, value):
+            raise UserError(f"{group}.{key}={value}: it must be a number")
         members = set(get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
         scalars = members & _SCALARS | ({int} if float in members else set())
         if not scalars or type(value) in scalars | {type(None)} & members:
@@ -120,3 +167,13 @@ def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:
             names = sorted(kind.__name__ for kind in scalars) + sorted(kind.__name__ for kind in others)
             expected = " or ".join(names)
             raise UserError(f"{group}.{key}={value}: it must be of type {expected}")
+
+
+def _is_no_number(function: Any, key: str, value: Any) -> bool:
+    """Whether an argument without a type, whose default is a number, is given what cannot be one."""
+    try:
+        parameter = inspect.signature(function).parameters.get(key)
+    except (ValueError, TypeError):
+        return False
+    default = None if parameter is None else parameter.default
+    return type(default) in (int, float) and isinstance(value, str | list | dict)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from avalanche_mgem.experiment.errors import debugging
+from avalanche_mgem.experiment.errors import debugging, say
 from avalanche_mgem.runs import (
     Run,
     UserError,
@@ -27,6 +27,7 @@ from avalanche_mgem.runs import (
     is_complete,
     is_marked,
     is_running,
+    printable,
     read_run,
 )
 
@@ -113,7 +114,7 @@ class SweepTable(Callback):
                 "give another hydra.sweep.dir"
             )
         complete, _rest = find_runs([folder])
-        print(f"going on in {folder}: complete runs are kept, {len(complete)} so far")  # noqa: T201
+        print(f"going on in {printable(str(folder))}: complete runs are kept, {len(complete)} so far")  # noqa: T201
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table, then the runs that failed with their errors; then the status is 2."""
@@ -124,26 +125,24 @@ class SweepTable(Callback):
             from avalanche_mgem.report.closing import print_sweep
 
             print_sweep(runs)
-        print(f"results: {folder}", flush=True)  # noqa: T201
+        print(f"results: {printable(str(folder))}", flush=True)  # noqa: T201
         running = [run for run in incomplete if is_running(run)]
         if running:
-            sys.stderr.write(
-                f"mgem: the table lacks {len(running)} runs that another process is at; once they end, "
-                f"the same command with hydra.sweep.dir={folder} shows them\n"
+            say(
+                f"the table lacks {len(running)} runs that another process is at; once they end, "
+                f"the same command with hydra.sweep.dir={folder} shows them"
             )
-        sys.stderr.writelines(
-            f"mgem: {reason}; delete its folder, and the same command makes it anew\n" for reason in damaged
-        )
+        for reason in damaged:
+            say(f"{reason}; delete its folder, and the same command makes it anew")
         failures = _failures([*complete, *incomplete], running)
         if failures:
             number = len(failures.keys() | {run.path for run in runs})
-            sys.stderr.write(
-                f"mgem: {len(failures)} of {number} runs have failed; the same command with "
-                f"hydra.sweep.dir={folder} tries these again:\n"
+            say(
+                f"{len(failures)} of {number} runs have failed; the same command with "
+                f"hydra.sweep.dir={folder} tries these again:"
             )
-            sys.stderr.writelines(
-                f"mgem:   {os.path.relpath(run, folder)}: {error}\n" for run, error in failures.items()
-            )
+            for run, error in failures.items():
+                say(f"  {os.path.relpath(run, folder)}: {error}")
         if running or damaged or failures:
             raise SystemExit(2)
 
@@ -178,7 +177,7 @@ def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
 
 
 def _end(message: str) -> None:
-    sys.stderr.write(f"mgem: {message}\n")
+    say(message)
     raise SystemExit(2)
 
 
@@ -265,7 +264,7 @@ def end_submitit() -> None:
 
 def _say_lost(error: Exception) -> None:
     reason = str(error).strip().partition("\n")[0]
-    sys.stderr.write(f"mgem: the launcher has lost a job: {type(error).__name__}: {reason}\n")
+    say(f"the launcher has lost a job: {type(error).__name__}: {reason}")
 
 
 def _read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:

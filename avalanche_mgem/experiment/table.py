@@ -6,8 +6,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from avalanche_mgem.runs import LABELS, METRICS, Matrix
+from avalanche_mgem.runs import LABELS, METRICS, Matrix, printable
 
 _SECONDS = ("seconds_train", "seconds_eval")
 _CHUNK = 10  # experiences side by side
@@ -16,9 +17,8 @@ _CHUNK = 10  # experiences side by side
 def print_run(summary: dict[str, Any], matrix: Matrix, folder: str) -> None:
     """Prints a run's metrics, the accuracies by experience, and where the files are."""
     console = Console(width=80)
-    table = Table(
-        title=f"{summary['strategy']} on {summary['benchmark']}, seed {summary['seed']}", box=SIMPLE_HEAD
-    )
+    title = f"{summary['strategy']} on {summary['benchmark']}, seed {summary['seed']}"
+    table = Table(title=Text(printable(title), style="table.title"), box=SIMPLE_HEAD)
     for name in (*METRICS, *_SECONDS):
         table.add_column(LABELS[name], justify="right")
     metrics = (_number(summary[name]) for name in METRICS)
@@ -29,7 +29,7 @@ def print_run(summary: dict[str, Any], matrix: Matrix, folder: str) -> None:
         for start in range(0, len(learnt), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             console.print(_by_experience(start, learnt[chunk], matrix[-1][chunk]))
-    console.print(f"results: {folder}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"results: {printable(folder)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def run_line(summary: dict[str, Any]) -> str:
@@ -37,7 +37,7 @@ def run_line(summary: dict[str, Any]) -> str:
     shown = ("acc", "bwd", "la", "fwt")  # forgetting is BWD with the other sign
     metrics = "  ".join(f"{LABELS[name]} {_number(summary[name])}" for name in shown)
     name = f"{summary['strategy']} {summary['benchmark']} seed {summary['seed']}"
-    return f"{name}: {metrics}  {summary['seconds_train']:.1f} s"
+    return f"{printable(name)}: {metrics}  {summary['seconds_train']:.1f} s"
 
 
 def _by_experience(start: int, learnt: Sequence[float], last: Sequence[float]) -> Table:

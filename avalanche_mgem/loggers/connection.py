@@ -7,6 +7,8 @@ from typing import Any
 
 import wandb
 
+from avalanche_mgem.runs import printable
+
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -93,4 +95,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"W&B: {message}\n")
+    sys.stderr.write(f"W&B: {printable(message)}\n")

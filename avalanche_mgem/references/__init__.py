@@ -5,7 +5,7 @@ from avalanche_mgem.references._computer import BACKENDS, Backend, ReferenceComp
 from avalanche_mgem.references._distributed import averaged, unwrapped
 from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._layerwise import Layerwise
-from avalanche_mgem.references._loop import Criterion, Forward, loop
+from avalanche_mgem.references._loop import Criterion, Forward, check_reduction, loop
 from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LayerwiseError",
     "ReferenceComputer",
     "averaged",
+    "check_reduction",
     "loop",
     "reference_mode",
     "unwrapped",

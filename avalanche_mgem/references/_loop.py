@@ -17,6 +17,8 @@ Criterion = Callable[[Any, Tree], Tensor]
 # autograd.grad for them, in an error that names the argument use_reentrant.
 _REENTRANT: WeakSet[nn.Module] = WeakSet()
 
+_WANTED = "it must give one number, the mean over the samples (reduction='mean')."
+
 
 def loop(
     groups: StepGroups,
@@ -38,16 +40,37 @@ def loop(
 
     Returns:
         G ``[K, P]``, a row for each group. A parameter that a group does not reach has zeros there.
+
+    Raises:
+        ValueError: if the criterion gives no scalar.
     """
     rows = []
     for group in groups:
         gradients = None
         if model not in _REENTRANT:
-            gradients = _gradients(criterion(forward(group.x, group.task_labels), group.y), parameters, model)
+            gradients = _gradients(_loss(criterion, forward, group), parameters, model)
         if gradients is None:
-            gradients = _accumulated(criterion(forward(group.x, group.task_labels), group.y), parameters)
+            gradients = _accumulated(_loss(criterion, forward, group), parameters)
         rows.append(flatten(gradients, parameters))
     return torch.stack(rows)
+
+
+def check_reduction(criterion: Any) -> None:
+    """Refuses a criterion that gives a loss for each sample, before it is used.
+
+    Raises:
+        ValueError: if its ``reduction`` is ``"none"``, as torch's may be.
+    """
+    if getattr(criterion, "reduction", None) == "none":
+        raise ValueError(f"the criterion has reduction='none'; {_WANTED}")
+
+
+def _loss(criterion: Criterion, forward: Forward, group: Any) -> Tensor:
+    loss: Any = criterion(forward(group.x, group.task_labels), group.y)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"loss of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"the criterion gives a {found}; {_WANTED}")
+    return loss
 
 
 def _gradients(

@@ -40,7 +40,10 @@ def document(
     ]
     if len(results.incomplete):
         rows = results.incomplete.itertuples(index=False)
-        parts += ["## Incomplete runs, left out", _items(f"{row.path}: {row.reason}" for row in rows)]
+        parts += [
+            "## Incomplete or damaged runs, left out",
+            _items(f"{row.path}: {row.reason}" for row in rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ from avalanche_mgem.report.methods import is_protocol, label_methods
 from avalanche_mgem.report.results import combine, method_settings, settings_key
 from avalanche_mgem.report.sheets import print_results
 from avalanche_mgem.report.tables import results_table
-from avalanche_mgem.runs import Run
+from avalanche_mgem.runs import Run, printable
 
 _SHOWN = ("acc", "bwd", "la", "fwt", "seconds_train")
 
@@ -32,7 +32,7 @@ def print_sweep(runs: Sequence[Run]) -> None:
         results = combine([run for run, _ in kept], [settings for _, settings in kept], {})
         print_results(results_table(results), title, _SHOWN)
     for line in repeats:
-        print(line)  # noqa: T201
+        print(printable(line))  # noqa: T201
 
 
 def _by_protocol(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Settings]]]:

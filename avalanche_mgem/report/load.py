@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_mgem.report.results import Results, combine, data_size, method_settings
-from avalanche_mgem.runs import ABSENT, Run, find_runs, read_run, text, unpacked
+from avalanche_mgem.runs import ABSENT, Run, UserError, find_runs, read_run, text, unpacked
 
 
 def load_results(
@@ -30,8 +30,9 @@ def load_results(
         The frames.
 
     Raises:
-        ValueError: in one line, if there is no complete run, a file is missing or damaged, protocols differ,
-            or two runs have the same method and seed.
+        ValueError: in one line, if there is no complete run, protocols differ, or two runs have the same
+            method and seed. Runs with a file that is missing or damaged are left out, and named in
+            ``incomplete``; if no other is left, the first one's error is raised.
 
     Example, not run here because the folder is the reader's:
         >>> results = load_results("runs/sweeps/gamma")  # doctest: +SKIP
@@ -40,8 +41,16 @@ def load_results(
     with unpacked(folders) as (places, shown):
         complete, incomplete = find_runs(places)
         reasons = {Path(shown(str(path))): reason for path, reason in incomplete.items()}
-        found = [read_run(path) for path in complete]
-        found = [replace(run, path=Path(shown(str(run.path)))) for run in found]
+        found: list[Run] = []
+        damaged: list[UserError] = []
+        for path in complete:
+            try:
+                found.append(replace(read_run(path), path=Path(shown(str(path)))))
+            except UserError as error:
+                damaged.append(error)
+                reasons[Path(shown(str(path)))] = str(error).removeprefix(f"{path}{os.sep}")
+        if damaged and not found:
+            raise damaged[0]
     if not found:
         below = ", ".join(map(str, folders))
         named = "".join(f"; incomplete: {path} ({reason})" for path, reason in list(reasons.items())[:1])

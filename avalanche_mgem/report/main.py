@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("MGEM_DEBUG", "") not in ("", "0"):
             raise
-        _fail(" ".join(str(error).split()))
+        _fail(str(error))
 
 
 def _parser() -> ArgumentParser:
@@ -140,13 +140,14 @@ def _run(
     from avalanche_mgem.report.output import default_folder
     from avalanche_mgem.report.sheets import print_results
     from avalanche_mgem.report.write import write_report
+    from avalanche_mgem.runs import printable
 
     folder = output or default_folder()
     report = write_report(runs, folder, command=command, **choices)
     for path, reason in report.results.incomplete.itertuples(index=False):
-        sys.stderr.write(f"mgem-report: left out {path}: {reason}\n")
+        sys.stderr.write(f"mgem-report: left out {printable(path)}: {printable(reason)}\n")
     print_results(report.tables["results"], ", ".join(dict.fromkeys(report.results.runs["benchmark"])))
-    print(f"report: {folder / 'report.md'}", flush=True)  # noqa: T201
+    print(f"report: {printable(str(folder / 'report.md'))}", flush=True)  # noqa: T201
     if project is not None:
         from avalanche_mgem.report.tracking import log_report
 
@@ -165,5 +166,7 @@ def _pack(options: Any) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"mgem-report: {message}\n")
+    from avalanche_mgem.runs import one_line  # here: it imports NumPy, for which --help need not wait
+
+    sys.stderr.write(f"mgem-report: {one_line(message)}\n")
     raise SystemExit(2)

@@ -34,8 +34,8 @@ def check_folder(folder: Path) -> None:
     if MANIFEST not in there:
         raise ValueError(f"--output {folder}: the folder is not empty and holds no report; give another")
     try:
-        made = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        made = {str(name) for name in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"--output {folder}: its {MANIFEST} cannot be read; give another folder") from error
     if others := sorted(set(there) - {MANIFEST, *made}):
         raise ValueError(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
 from avalanche_mgem.report.tables import SIGNIFICANT, Hypervolumes
-from avalanche_mgem.runs import LABELS, METRICS
+from avalanche_mgem.runs import LABELS, METRICS, printable
 
 _DIGITS = {**dict.fromkeys(METRICS, 3), "seconds_train": 1, "seconds_eval": 1, "peak_memory_mb": 0}
 """The numbers of a table of means, in its order, with the digits after the point."""
@@ -169,14 +169,17 @@ def print_results(table: pd.DataFrame, title: str, names: Sequence[str] = ("acc"
         names: the numbers to show. With more than three, long names of methods take several lines.
     """
     shown = Table(
-        title=f"{title}\nmean ± 95 % interval over n seeds", box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False
+        title=f"{printable(title)}\nmean ± 95 % interval over n seeds",
+        box=SIMPLE_HEAD,
+        padding=(0, 0),
+        pad_edge=False,
     )
     shown.add_column("method", overflow="fold")
     for column in ("n", *(LABELS[name] for name in names)):
         shown.add_column(column, justify="right", no_wrap=True)
     for row in _rows(table):
         cells = [_mean_of(row, name).replace(" ", "") for name in names]
-        shown.add_row(str(row["method"]), str(row["n"]), *cells)
+        shown.add_row(printable(str(row["method"])), str(row["n"]), *cells)
     Console(width=80, markup=False, highlight=False).print(shown)
 
 

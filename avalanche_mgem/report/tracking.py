@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import wandb
 
+from avalanche_mgem.runs import printable
+
 
 def log_report(
     project: str | None,
@@ -40,7 +42,8 @@ def log_report(
         run.log(values)
     if run.offline:
         folder = shlex.quote(os.path.relpath(run.settings.sync_dir))
-        sys.stderr.write(f"W&B: the report is logged offline; upload it with: wandb sync {folder}\n")
+        line = f"the report is logged offline; upload it with: wandb sync {folder}"
+        sys.stderr.write(f"W&B: {printable(line)}\n")
     elif not run.disabled:
         sys.stderr.write(f"W&B: {run.url}\n")
 

@@ -21,10 +21,12 @@ from avalanche_mgem.runs._formulas import Matrix, acc, all_metrics, bwd, forgett
 from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
 from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, LABELS, METRICS, STEP_METRICS
+from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._same import check_same_run
 from avalanche_mgem.runs._write import clear_failure, keep_run, write_failure, write_run
+from avalanche_mgem.runs._written import without_secrets, written
 
 __all__ = [
     "ABSENT",
@@ -69,10 +71,14 @@ __all__ = [
     "la",
     "makes_another_run",
     "mean_interval",
+    "one_line",
     "pack_runs",
+    "printable",
     "read_run",
     "text",
     "unpacked",
+    "without_secrets",
     "write_failure",
     "write_run",
+    "written",
 ]

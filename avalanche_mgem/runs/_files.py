@@ -16,7 +16,7 @@ MATRIX_FILE = "accuracy_matrix.csv"
 """Accuracies: row 0 of the untrained model, then a row after each training."""
 
 CONSTRAINTS_FILE = "constraints.csv"
-"""What the constraints did, a row for each experience that had any; absent if none had."""
+"""What the constraints did, a row for each experience but the first; absent if none had any."""
 
 ERROR_FILE = "error.txt"
 """Why the run failed; the first line is the message."""

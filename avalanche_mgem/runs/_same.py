@@ -1,5 +1,6 @@
 """Whether a run folder holds the run that a configuration asks for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from avalanche_mgem.runs._errors import UserError
 from avalanche_mgem.runs._files import CONFIG_FILE
 from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
+from avalanche_mgem.runs._read import read_config
+from avalanche_mgem.runs._written import written
 
 
 def check_same_run(folder: Path, cfg: DictConfig) -> None:
@@ -18,16 +21,18 @@ def check_same_run(folder: Path, cfg: DictConfig) -> None:
         cfg: what is asked for. What mgem reads off the benchmark (``inferred``) is taken from the folder.
 
     Raises:
-        UserError: naming what differs.
+        UserError: naming what differs, or the file that cannot be read.
     """
-    saved = OmegaConf.load(folder / CONFIG_FILE)
+    saved = read_config(folder / CONFIG_FILE)
     asked = cfg.copy()
-    asked.inferred = OmegaConf.select(saved, "inferred")
-    there, here = _texts(saved), _texts(asked)
+    asked.inferred = saved.get("inferred")
+    there, here = _texts(saved), _texts(written(asked))
+    # A folder of an older version has what a variable of the environment held.
+    resolved = _texts(OmegaConf.to_container(asked, resolve=True))
     different = [
         f"{key} ({there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here)"
         for key in sorted(there | here)
-        if there.get(key, ABSENT) != here.get(key, ABSENT)
+        if there.get(key, ABSENT) not in (here.get(key, ABSENT), resolved.get(key, ABSENT))
     ]
     if different:
         raise UserError(
@@ -36,6 +41,6 @@ def check_same_run(folder: Path, cfg: DictConfig) -> None:
         )
 
 
-def _texts(cfg: Any) -> dict[str, str]:
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {key: text(value) for key, value in flatten(values).items() if makes_another_run(key)}
+def _texts(config: Any) -> dict[str, str]:
+    values: Mapping[str, Any] = flatten(config)
+    return {key: text(value) for key, value in values.items() if makes_another_run(key)}

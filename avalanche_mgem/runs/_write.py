@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from avalanche_mgem.runs._agree import constrained_experiences, has_constraints
 from avalanche_mgem.runs._claim import claimed, foreign_names, is_complete, mark_failed
 from avalanche_mgem.runs._errors import UserError
 from avalanche_mgem.runs._files import (
@@ -21,9 +22,11 @@ from avalanche_mgem.runs._files import (
     MATRIX_FILE,
     SUMMARY_FILE,
 )
+from avalanche_mgem.runs._keys import flatten
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._whole import write_whole
+from avalanche_mgem.runs._written import written
 
 
 def write_run(folder: Path, cfg: DictConfig, result: Result, environment: Mapping[str, Any]) -> None:
@@ -31,17 +34,18 @@ def write_run(folder: Path, cfg: DictConfig, result: Result, environment: Mappin
 
     Args:
         folder: a claimed run folder.
-        cfg: the configuration as it was used; it is written resolved, with ``output_dir`` as ``"."``,
-            because the folder may be moved.
+        cfg: the configuration as it was used, of which :func:`written` is written, with ``output_dir`` as
+            ``"."``, because the folder may be moved.
         result: what was measured.
         environment: the contents of ``environment.json``.
     """
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    config["output_dir"] = "."
+    config = written(cfg)
+    config.pop("output_dir", None)
+    config["output_dir"] = "."  # at the end: a file without it is cut off
     write_whole(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config)))
     write_whole(folder / ENVIRONMENT_FILE, _json(environment))
     write_whole(folder / MATRIX_FILE, _matrix(result))
-    if result.constraints:
+    if result.constraints or has_constraints(flatten(config), result.matrix):
         write_whole(folder / CONSTRAINTS_FILE, _constraints(result))
     write_whole(folder / SUMMARY_FILE, _json(result.summary))
 
@@ -132,7 +136,12 @@ def _constraints(result: Result) -> str:
     text = StringIO()
     writer = csv.DictWriter(text, ["experience", *CONSTRAINT_METRICS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(result.constraints)
+    rows = {row["experience"]: row for row in result.constraints}
+    # A row too for an experience whose steps nothing constrained, because it repeats all that came before:
+    # so a file that lacks a row is known to be damaged.
+    for number in constrained_experiences(result.matrix):
+        rows.setdefault(number, {"experience": number})
+    writer.writerows(rows[number] for number in sorted(rows))
     return text.getvalue()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from avalanche.training import Naive
+from image_trees import write_classes
 from omegaconf import OmegaConf
 
 import avalanche_mgem
@@ -203,7 +204,7 @@ ERRORS = {
     "no target": (["model._target_=null"], ["model needs a _target_"]),
     "keyword": (["strategy=naive", "+strategy.mem=3"], ["avalanche.training.Naive", "mem"]),
     "torch keyword": (["+optimizer.x=3"], ["torch.optim.SGD", "'x'"]),
-    "torch value": (["optimizer.lr=-1"], ["Invalid learning rate: -1"]),
+    "torch value": (["optimizer.lr=-1"], ["optimizer.lr=-1", "at least 0"]),
     "torch type": (["optimizer.lr=abc"], ["optimizer.lr=abc", "float"]),
     "avalanche type": (["strategy=er_ace", "strategy.mem_size=abc"], ["strategy.mem_size=abc", "type int"]),
     "plugin type": (
@@ -231,7 +232,7 @@ ERRORS = {
     "no logger": (["+logger.mine._target_=builtins.dict"], ["logger.mine", "is BaseLogger"]),
     "large seed": (["seed=4294967296"], ["seed=4294967296", "less than 2**32"]),
     "text of gamma": (["strategy.memory_strength=abc"], ["memory_strength=abc", "Schedule or Sequence"]),
-    "model value": (["model.hidden_size=-1"], ["SimpleMLP", "-1"]),
+    "model value": (["model.hidden_size=-1"], ["model.hidden_size=-1", "at least 1"]),
     "config dir": (["--config-dir", "nowhere"], ["nowhere"]),
     "unwritable": (["hydra.run.dir=/dev/null/run"], ["/dev/null"]),
     "angles": (
@@ -475,3 +476,42 @@ def test_as_a_process_in_an_empty_folder(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "pdmgem on permuted_digits, seed 0" in done.stdout
     assert len(list(tmp_path.glob("runs/permuted_digits/pdmgem/seed0-*/summary.json"))) == 1
+
+
+@pytest.mark.parametrize("benchmark", ["permuted_mnist", "split_mnist"])
+def test_damaged_data_names_its_file(mgem: Mgem, mnist_root: Path, tmp_path: Path, benchmark: str) -> None:
+    shutil.copytree(mnist_root, tmp_path / "data")
+    path = tmp_path / "data/MNIST/raw/train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    result = mgem(f"benchmark={benchmark}", "dataset_root=data")
+    assert (result.status, result.out) == (2, "")
+    file = "data/MNIST/raw/train-images-idx3-ubyte"
+    assert re.fullmatch(
+        rf"mgem: [^\n]*{file}: it has 47055 bytes, but by its header 47056[^\n]*\n", result.err
+    )
+
+
+def test_damaged_cifar_names_its_file(mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", offline)
+    (tmp_path / "data/cifar-100-python").mkdir(parents=True)
+    for name in ("train", "test", "meta"):
+        (tmp_path / "data/cifar-100-python" / name).write_bytes(b"\x80")
+    result = mgem("benchmark=split_cifar100", "dataset_root=data")
+    assert (result.status, result.out) == (2, "")
+    damaged = "SplitCIFAR100 cannot read data/cifar-100-python/train: it is damaged"
+    assert re.fullmatch(rf"mgem: {damaged}[^\n]+\n", result.err)
+
+
+def test_a_damaged_image_names_its_file(mgem: Mgem, tmp_path: Path) -> None:
+    write_classes(tmp_path / "data/day", 0, "ab")
+    path = tmp_path / "data/day/train/a/001.png"
+    path.write_bytes(path.read_bytes()[:40])
+    for preload in ("true", "false"):
+        words = ["benchmark=image_folders", "dataset_root=data", "benchmark.image_size=8", "strategy=naive"]
+        result = mgem(*words, f"benchmark.preload={preload}")
+        assert (result.status, result.out) == (2, "")
+        line = r"mgem: data/day/train/a/001.png cannot be read as an image: [^\n]+\n"
+        assert re.fullmatch(line, result.err), result.err

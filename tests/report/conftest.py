@@ -66,6 +66,8 @@ def writer(root: Path) -> WriteRun:
                 "train_mb_size": 10,
                 "train_epochs": 1,
                 "inferred": {"num_classes": 10},
+                "gap_every": 10,
+                "output_dir": ".",
             }
         )
         for key, value in (config or {}).items():

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from report.conftest import numbers, random_matrix
 
 from avalanche_mgem import report
 from avalanche_mgem.report import load_results
-from avalanche_mgem.runs import pack_runs
+from avalanche_mgem.report.main import main
+from avalanche_mgem.runs import find_runs, pack_runs, read_run
 
 
 def test_runs_are_found_at_any_depth(write_run, tmp_path, monkeypatch) -> None:
@@ -196,6 +198,9 @@ def test_incomplete_runs_are_named(sweep, tmp_path) -> None:
         load_results(tmp_path / "absent")
 
 
+EMPTY_STRATEGY = "seed: 0\nbenchmark: {_target_: a}\nmodel: {_target_: a}\nstrategy: {}\n"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
@@ -207,21 +212,63 @@ def test_incomplete_runs_are_named(sweep, tmp_path) -> None:
             '{"strategy": "gem", "benchmark": "b", "seed": 0, "acc": NaN}',
             "finite number or null",
         ),
+        ("summary.json", '{"strategy": "gem", "benchmark": "b", "seed": true}', "'seed' must be"),
+        ("summary.json", '{"strategy": "", "benchmark": "b", "seed": 0}', "'strategy' must be"),
+        ("summary.json", '{"strategy": "gem", "benchmark": "b", "seed": -1}', "seed=-1: it must be from 0"),
+        (
+            "summary.json",
+            '{"strategy": "gem", "benchmark": "b", "seed": 0, "acc": 1' + 400 * "0" + "}",
+            "finite",
+        ),
+        ("summary.json", '{"seed": ' + 5000 * "1" + "}", "not valid JSON: Exceeds the limit"),
         ("environment.json", None, "cannot be read"),
+        ("environment.json", "[" * 100_000, "nested more than 50 levels"),
+        ("environment.json", '{"a":' * 60 + "1" + "}" * 60, "nested more than 50 levels"),
         ("environment.json", b"\xff", "no UTF-8"),
         ("config.yaml", "a: [", "not valid YAML"),
         ("config.yaml", "", "must hold a configuration"),
+        ("config.yaml", "5\n", "config"),
+        ("config.yaml", "- 5\n", "must hold a configuration"),
+        ("config.yaml", "text\n", "'seed' must be"),
+        ("config.yaml", EMPTY_STRATEGY, "'strategy._target_' must be there"),
+        ("config.yaml", "[" * 5000, "config"),
+        ("config.yaml", "a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
         ("accuracy_matrix.csv", "", "not valid CSV"),
+        ("accuracy_matrix.csv", "exp_0,exp_0\n0.1,0.2\n0.1,0.2\n", "each once"),
+        ("accuracy_matrix.csv", "a,b\n0.1,0.2\n0.1,0.2\n", "its columns must be exp_0"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,0.2\n0.1\n", "line 3 has 1 values for 2 columns"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,0.2\n0.1,0.2", "cut off"),
+        ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,inf\n0.1,0.2\n", "finite numbers only"),
         ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,x\n", "column 'exp_1' must hold numbers only"),
         ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,\n0.2,0.3\n", "none missing"),
         ("accuracy_matrix.csv", "exp_0,exp_1\n0.1,2\n0.2,0.3\n", "from 0 to 1"),
         ("accuracy_matrix.csv", "exp_0\n0.1\n0.1\n0.1\n", "3 rows for 1 experiences"),
         ("constraints.csv", "violated_steps\n0.5\n", "must have a column 'experience'"),
         ("constraints.csv", "experience,violated_steps\n0,a\n", "numbers only"),
+        (
+            "constraints.csv",
+            "experience,violated_steps\n1,1.5\n2,0.5\n",
+            "'violated_steps' must be from 0 to 1",
+        ),
+        (
+            "constraints.csv",
+            "experience,relative_change\n1,-1\n2,0.5\n",
+            "'relative_change' must be at least 0",
+        ),
+        ("constraints.csv", "experience,violated_steps\n1,0.5\n2,nan\n", "finite numbers only"),
+        (
+            "constraints.csv",
+            "experience,violated_steps\n1,0.5\n",
+            "it has rows for 1; it must have one for each",
+        ),
+        ("constraints.csv", "experience,violated_steps\n2,0.5\n", "it has rows for 2"),
+        ("constraints.csv", "experience,violated_steps\n1,0.5\n1,0.5\n", "it has rows for 1, 1"),
+        ("constraints.csv", "experience,violated_steps\n1,0.5\n2,0.5\n3,1\n", "it has rows for 1, 2, 3"),
+        ("constraints.csv", "experience,violated_steps\n1.5,0.5\n2,0.5\n", "a number in each row"),
     ],
 )
 def test_damaged_files_are_named(write_run, file, content, reason) -> None:
-    folder = write_run("run", constraints=["experience,violated_steps", "1,0.5"])
+    folder = write_run("run", constraints=["experience,violated_steps", "1,0.5", "2,0.5"])
     if content is None:
         (folder / file).unlink()
     else:
@@ -284,3 +331,104 @@ def damaged_archive(name: str) -> str:
     with zipfile.ZipFile(name, "w") as archive:
         archive.writestr("run/summary.json", "{")
     return name
+
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "results" / "runs"
+
+
+def test_the_committed_runs_read() -> None:
+    """The strictest check of the checks: no run that mgem has made is taken for damaged."""
+    complete, incomplete = find_runs([COMMITTED])
+    assert len(complete) > 50
+    assert incomplete == {}
+    for path in complete:
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "file", "reason"),
+    [
+        ({"summary": {"acc": 5}}, "summary.json", "acc is 5, but accuracy_matrix.csv gives 0."),
+        ({"summary": {"bwd": 0.5}}, "summary.json", "bwd is 0.5, but"),
+        ({"summary": {"fwt": None}}, "summary.json", "fwt is null, but"),
+        ({"summary": {"seconds_train": -1}}, "summary.json", "it must be at least 0"),
+        ({"summary": {"seed": 7}}, "summary.json", "seed is 7, but config.yaml says 0"),
+        ({"config": {"names.strategy": "ewc"}}, "summary.json", "strategy is gem, but config.yaml says ewc"),
+        ({"config": {"names.benchmark": "x"}}, "summary.json", "benchmark is digits, but config.yaml says x"),
+        ({"config": {"inferred.n_experiences": 7}}, "accuracy_matrix.csv", "3 experiences, but .* says 7"),
+        ({"config": {"strategy": None}}, "config.yaml", "'strategy._target_' must be there"),
+        ({"config": {"strategy._target_": ""}}, "config.yaml", "'strategy._target_' must be there"),
+        ({"config": {"model._target_": 5}}, "config.yaml", "'model._target_' must be there and of type str"),
+        ({"config": {"seed": "0"}}, "config.yaml", "'seed' must be there and of type int"),
+        ({"settings": {"_target_": "avalanche_mgem.DMGEM"}}, "constraints.csv", "it is missing"),
+    ],
+)  # fmt: skip
+def test_files_are_checked_against_one_another(write_run, changed, file: str, reason: str) -> None:
+    folder = write_run("run", **changed)
+    with pytest.raises(ValueError, match=reason) as error:
+        load_results(folder)
+    assert str(error.value).startswith(f"{folder / file}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0])
+@pytest.mark.parametrize(
+    "file", ["accuracy_matrix.csv", "summary.json", "config.yaml", "constraints.csv", "environment.json"]
+)
+def test_a_file_that_is_cut_off_is_named(write_run, file: str, share: float) -> None:
+    """Wherever it is cut; only the newline at the end of YAML is none of the contents."""
+    rows = ["experience,violated_steps,cosine_worst", "1,0.5,0.123456789", "2,0.25,-0.123456789"]
+    folder = write_run("run", constraints=rows, matrix=random_matrix(0))
+    whole = (folder / file).read_text()
+    (folder / file).write_text(whole[: int(share * (len(whole) - 1))])
+    if share == 1.0 and file == "config.yaml":
+        load_results(folder)
+        return
+    with pytest.raises(ValueError, match=file) as error:
+        load_results(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_run_is_left_out_and_named(write_run, tmp_path, capsys) -> None:
+    for seed in range(3):
+        write_run(f"sweep/gem{seed}", seed=seed)
+    (tmp_path / "sweep/gem1/accuracy_matrix.csv").write_text("exp_0\n")
+    results = load_results(tmp_path / "sweep")
+    assert results.runs["seed"].tolist() == [0, 2]
+    reason = "accuracy_matrix.csv: 0 rows for 1 experiences; it must have 2 or 2"
+    assert results.incomplete.to_numpy().tolist() == [[str(tmp_path / "sweep/gem1"), reason]]
+    main([str(tmp_path / "sweep"), "--output", str(tmp_path / "report")])
+    assert capsys.readouterr().err == f"mgem-report: left out {tmp_path / 'sweep/gem1'}: {reason}\n"
+    assert reason in (tmp_path / "report/report.md").read_text()
+
+
+def test_an_error_that_cannot_be_read_is_of_its_run_alone(write_run, tmp_path) -> None:
+    write_run("sweep/gem")
+    (tmp_path / "sweep/failed").mkdir()
+    (tmp_path / "sweep/failed/error.txt").write_bytes(b"\xff\x1b[31mno\nmore")
+    (reason,) = load_results(tmp_path / "sweep").incomplete["reason"]
+    assert reason == "\N{REPLACEMENT CHARACTER}\\x1b[31mno"
+
+
+def test_nothing_in_a_run_folder_is_executed(write_run, tmp_path, monkeypatch) -> None:
+    """Not what a configuration would run, nor what it would read from the environment."""
+    monkeypatch.setenv("MGEM_TEST_SECRET", "hunter2")
+    called: list[str] = []
+    OmegaConf.register_new_resolver("mgem_test_called", called.append, replace=True)
+    (tmp_path / "own_danger.py").write_text("raise SystemExit('executed')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {
+        "_target_": "own_danger.Strategy",
+        "token": "${oc.env:MGEM_TEST_SECRET}",
+        "x": "${mgem_test_called:1}",
+    }
+    folder = write_run("run/gem", settings=settings)
+    main([str(folder), "--output", str(tmp_path / "report")])
+    assert called == []
+    assert "own_danger" not in sys.modules
+    assert read_run(folder).config["strategy.token"] == "${oc.env:MGEM_TEST_SECRET}"
+    marker = tmp_path / "executed"
+    (folder / "config.yaml").write_text(f"a: !!python/object/apply:pathlib.Path.touch [{marker}]\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_results(folder)
+    assert not marker.exists()

@@ -197,3 +197,28 @@ def test_a_sweep_is_packed(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "it exists, and nothing is overwritten" in refused(capsys, sweep, "--pack", archive)
     error = refused(capsys, sweep, "--pack", tmp_path / "x.tar.gz", "--baseline", "gem")
     assert "--baseline: it is of a report, and --pack writes none" in error
+
+
+@pytest.mark.parametrize("manifest", ["5", '{"files": 5}', '{"files": [[]]}', "[" * 100_000, "{"])
+def test_a_damaged_manifest_is_one_line(write_run, tmp_path: Path, capsys, manifest: str) -> None:
+    sweep, report = write_run("run"), tmp_path / "report"
+    report.mkdir()
+    (report / "mgem-report.json").write_text(manifest)
+    (report / "mine.txt").touch()
+    assert f"--output {report}: " in refused(capsys, sweep, "--output", report)
+    assert (report / "mine.txt").exists()
+
+
+def test_codes_for_the_terminal_are_written_out(write_run, tmp_path: Path, capsys) -> None:
+    code = "\x1b[31m"
+    write_run(f"sweep/{code}gem", f"gem{code}")
+    write_run(f"sweep/{code}damaged", "naive", 1)
+    (tmp_path / f"sweep/{code}damaged/summary.json").write_text("{")
+    main([str(tmp_path / "sweep"), "--output", str(tmp_path / f"report{code}")])
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "gem\\x1b[31m" in captured.out
+    assert "left out" in captured.err
+    assert "\\x1b[31mdamaged: summary.json" in captured.err
+    assert "\x1b" not in refused(capsys, f"{code}absent")
+    assert "\x1b" not in refused(capsys, "x", f"--{code}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
-from runs.conftest import RESULT
+from runs.conftest import CFG, RESULT
 
 from avalanche_mgem.experiment import compose
 from avalanche_mgem.experiment.configuration import config_folder
@@ -103,7 +103,7 @@ def test_what_is_learnt_or_measured_makes_another_run(key: str) -> None:
 
 def test_the_same_run_is_known_by_its_settings(tmp_path: Path) -> None:
     cfg = OmegaConf.create(
-        {"seed": 4, "device": "cpu", "model": {"n": "${inferred.n}"}, "inferred": {"n": None}, "logger": {}}
+        {**CFG, "model": {"_target_": "a.m", "n": "${inferred.n}"}, "inferred": {"n": None}, "logger": {}}
     )
     used = cfg.copy()
     used.inferred.n = 10

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from runs.conftest import CFG, RESULT, write
+from runs.conftest import CFG, GROUPS, RESULT, write
 
 from avalanche_mgem.runs import (
     CONSTRAINT_METRICS,
@@ -50,7 +50,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (run.path, run.strategy, run.benchmark, run.seed) == (tmp_path, "gem", "b", 4)
     assert run.numbers == {key: RESULT.summary[key] for key in (*METRICS, *COSTS)}
     assert run.matrix.tolist() == RESULT.matrix
-    assert run.config == {"seed": 4, "device": "cpu", "again": 4, "output_dir": "."}
+    targets = {f"{group}._target_": f"a.{group}" for group in GROUPS}
+    assert run.config == {"seed": 4, "device": "cpu", "again": 4, "output_dir": ".", **targets}
     assert run.environment == {"git.dirty": False}
     assert run.constraints is not None
     assert run.constraints.dropna(axis="columns").to_dict("records") == rows
@@ -159,3 +160,11 @@ def test_a_folder_that_is_taken_meanwhile_is_not_written(
     with pytest.raises(UserError, match=r"run: File exists; the results of this run are in \S+"):
         keep_run(tmp_path / "run", CFG, RESULT, {})
     assert (tmp_path / "run").read_text() == "now a file"
+
+
+def test_a_constrained_run_has_a_row_for_each_experience_but_the_first(tmp_path: Path) -> None:
+    """Also where an experience repeats the only one before it, and nothing constrained its steps."""
+    cfg = OmegaConf.merge(CFG, {"gap_every": 10, "strategy": {"_target_": "avalanche_mgem.MGEM"}})
+    write_run(tmp_path, cfg, RESULT, {})
+    assert (tmp_path / "constraints.csv").read_text().splitlines()[1:] == ["1" + 9 * ","]
+    assert read_run(tmp_path).constraints is not None
