@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from avalanche_mgem.benchmarks import PermutedDigits
+from avalanche_mgem.data import subsample
 from avalanche_mgem.experiment import UserError, compose, run
 from avalanche_mgem.experiment._limits import LIMITS
 from avalanche_mgem.experiment.configuration import config_folder
@@ -30,13 +32,17 @@ WRONG = {"text": "abc", "list": [[1]], "null": None, "nan": float("nan"), "negat
 ALLOWED: dict[str, set[str]] = {
     "samples_per_experience": {"null"},
     "test_samples_per_experience": {"null"},
-    "benchmark.seed": {"null"},
-    "strategy.seed": {"null"},
+    "gap_patterns_per_exp": {"null"},
     "strategy.decay_factor": {"null"},
 }
 
-# Keys whose number is not known before the benchmark, or null.
-NOT_YET_NUMBERS = ("strategy.mem_size", "strategy.plugins.replay.mem_size", "strategy.decay_factor")
+# Keys of an option that its file gives no number, and those of a file that it is made of.
+MORE = {
+    "dmgem": ["patterns_per_exp", "memory_strength", "num_modules"],
+    "replay": ["plugins.replay.mem_size"],
+    "ewc": ["decay_factor"],
+    **dict.fromkeys(("der", "er_ace", "gdumb", "mir"), ["mem_size"]),
+}
 
 # The options of each group whose numbers can be tried without data.
 OPTIONS = {
@@ -54,31 +60,28 @@ def with_gem(word: str) -> list[str]:
     return [word] if word.startswith("strategy=") else ["strategy=gem", word]
 
 
-def numbers(cfg: DictConfig) -> list[str]:
-    """The keys whose value is a number, of a user's and not of the command's."""
-    values = flatten(OmegaConf.to_container(cfg, resolve=False))
-    is_number = {key: isinstance(value, int | float) for key, value in values.items()}
-    return [key for key in values if is_number[key] and not isinstance(values[key], bool)]
+def numbers(file: str) -> list[str]:
+    """The keys of a configuration file whose value is a number."""
+    values = flatten(OmegaConf.to_container(OmegaConf.load(config_folder() / file)))
+    return [key for key, value in values.items() if type(value) in (int, float)]
 
 
 def cases() -> list[tuple[str, str, str]]:
-    found = [("strategy=gem", key) for key in numbers(compose("strategy=gem")) if "." not in key]
-    found += [("strategy=gem", key) for key in ("samples_per_experience", "test_samples_per_experience")]
+    """From the files: to compose them would take seconds in the collection."""
+    top = [key for key in numbers("config.yaml") if "." not in key]
+    top += ["samples_per_experience", "test_samples_per_experience", "gap_patterns_per_exp"]
+    found = [("strategy=gem", key) for key in top]
     for group, options in OPTIONS.items():
         for option in options:
-            word = f"{group}={option}"
-            cfg = compose(*with_gem(word))
-            found += [(word, key) for key in numbers(cfg) if key.startswith(f"{group}.")]
-            given = flatten(OmegaConf.to_container(cfg, resolve=False))
-            found += [(word, key) for key in NOT_YET_NUMBERS if group == "strategy" and key in given]
+            keys = [*numbers(f"{group}/{option}.yaml"), *MORE.get(option, ())]
+            found += [(f"{group}={option}", f"{group}.{key}") for key in keys]
     return [(word, key, kind) for word, key in dict.fromkeys(found) for kind in WRONG]
 
 
-@pytest.fixture(scope="module")
-def configurations() -> dict[str, DictConfig]:
-    """Each is composed once, which takes a quarter of a second."""
-    words = dict.fromkeys(word for word, _, _ in cases())
-    return {word: compose(*with_gem(word), *SMALL, "benchmark.preload=false") for word in words}
+@cache
+def configuration(word: str) -> DictConfig:
+    """It is composed once, which takes a quarter of a second."""
+    return compose(*with_gem(word), *SMALL, "benchmark.preload=false")
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +92,14 @@ def benchmark() -> Any:
 
 @pytest.mark.parametrize(("word", "key", "kind"), cases(), ids=lambda part: part)
 def test_a_wrong_value_of_a_number_names_its_key(
-    configurations: dict[str, DictConfig],
-    benchmark: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    word: str,
-    key: str,
-    kind: str,
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, word: str, key: str, kind: str
 ) -> None:
-    module = import_module("avalanche_mgem.experiment._prepare")
-    cfg = configurations[word].copy()
-    if word.startswith("benchmark=split"):
-        cfg.benchmark.n_experiences = 5
-    OmegaConf.update(cfg, key, WRONG[kind], merge=False)
+    cfg = configuration(word).copy()
     if not word.startswith("benchmark="):
-        monkeypatch.setattr(module, "_benchmark", lambda _: benchmark)
+        module = import_module("avalanche_mgem.experiment._prepare")
+        small = subsample(benchmark, 20, 20)
+        monkeypatch.setattr(module, "_benchmark", lambda _: small)
+    OmegaConf.update(cfg, key, WRONG[kind], merge=False)
     if kind in ALLOWED.get(key, ()):
         run(cfg)
         return
@@ -115,13 +112,14 @@ def test_every_number_for_another_packages_class_has_a_limit() -> None:
     """A new key in a configuration file needs a line in LIMITS, where its class does not check it."""
     lacking = []
     for group in ("benchmark", "strategy", "model", "optimizer", "logger"):
-        for path in sorted((config_folder() / group).glob("*.yaml")):
-            cfg = compose(*with_gem(f"{group}={path.stem}"))[group]
-            for node in cfg.values() if group == "logger" else [cfg]:
-                target = node._target_
-                if target.startswith("avalanche_mgem."):
-                    continue
-                lacking += [f"{target}.{key}" for key in numbers(node) if key not in LIMITS.get(target, {})]
+        for path in sorted((config_folder() / group).rglob("*.yaml")):
+            values = flatten(OmegaConf.to_container(OmegaConf.load(path)))
+            for key, value in values.items():
+                part = f"{key.rpartition('.')[0]}." if "." in key else ""
+                target = values.get(f"{part}_target_")
+                is_of_others = target is not None and not target.startswith("avalanche_mgem.")
+                if type(value) in (int, float) and is_of_others:
+                    lacking += [f"{target}.{key}"] * (key.removeprefix(part) not in LIMITS.get(target, {}))
     assert lacking == []
 
 
