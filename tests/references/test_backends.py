@@ -615,13 +615,14 @@ def test_auto_tries_groups_that_meet_in_the_pass_of_a_task(tasks):
     assert references.chosen == "loop"
 
 
-def test_auto_tries_groups_of_one_form_that_meet_where_others_differ_in_it():
+@pytest.mark.parametrize("widths", [(3, 3, 4, 3), (3, 4, 5, 5, 3)])
+def test_auto_tries_groups_of_one_form_that_meet_where_others_differ_in_it(widths):
     class OfAnyWidth(ByBatch):
         def forward(self, x):
             return super().forward(x.mean(dim=1, keepdim=True).expand(-1, 6))
 
     memory = EpisodicMemory(4, seed=0)
-    for width in (3, 3, 4, 3):  # of the first, the third and the last no two are in one pass
+    for width in widths:  # of the first, the third and the last no two are in one pass
         memory.remember(TensorDataset(torch.randn(9, width, dtype=torch.float64), torch.arange(9) % 3))
     model, groups, references = OfAnyWidth().double(), memory.groups(), ReferenceComputer()
     found = references(groups, model, CE, list(model.parameters())).dense()
