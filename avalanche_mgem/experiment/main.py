@@ -156,6 +156,8 @@ def fail(message: str) -> None:
 
 def _run(cfg: DictConfig) -> None:
     # Imported here: torch and Avalanche take seconds, and --help or a misspelt option needs neither.
+    import torch
+
     from avalanche_mgem.experiment.api import execute
     from avalanche_mgem.experiment.table import print_run
 
@@ -168,7 +170,7 @@ def _run(cfg: DictConfig) -> None:
         if is_complete(folder) and not was_complete:
             raise interrupt from _Written(os.path.relpath(folder))
         raise
-    print_run(result.summary, result.matrix, os.path.relpath(folder))
+    print_run(result.summary, result.matrix, os.path.relpath(folder), torch.get_num_threads())
 
 
 def _run_of_sweep(cfg: DictConfig) -> None:

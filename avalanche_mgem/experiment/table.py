@@ -14,8 +14,8 @@ _SECONDS = ("seconds_train", "seconds_eval")
 _CHUNK = 10  # experiences side by side
 
 
-def print_run(summary: dict[str, Any], matrix: Matrix, folder: str) -> None:
-    """Prints a run's metrics, the accuracies by experience, and where the files are."""
+def print_run(summary: dict[str, Any], matrix: Matrix, folder: str, threads: int) -> None:
+    """Prints a run's metrics, the accuracies by experience, torch's threads, and where the files are."""
     console = Console(width=80)
     title = f"{summary['strategy']} on {summary['benchmark']}, seed {summary['seed']}"
     table = Table(title=Text(printable(title), style="table.title"), box=SIMPLE_HEAD)
@@ -29,6 +29,7 @@ def print_run(summary: dict[str, Any], matrix: Matrix, folder: str) -> None:
         for start in range(0, len(learnt), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             console.print(_by_experience(start, learnt[chunk], matrix[-1][chunk]))
+    console.print(f"threads: {threads}", highlight=False)  # the last digits of a run depend on them
     console.print(f"results: {printable(folder)}", soft_wrap=True, highlight=False, markup=False)
 
 

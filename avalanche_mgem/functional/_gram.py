@@ -48,8 +48,8 @@ def _is_out_of_range(g: Tensor, rows: GradientRows, K: Tensor, b: Tensor, blocks
         return False
     if not all_finite(K, b):
         return True
-    if K.dtype == torch.float64:  # there is nothing wider
-        return False
+    if K.dtype == torch.float64:  # there is nothing wider; samples that cancel can leave a square below zero
+        return bool((K.diagonal(dim1=-2, dim2=-1) < 0).any())
     # Rows that are zero in a module are usual (heads of other tasks), so the rows themselves are asked.
     is_tiny = K.diagonal(dim1=-2, dim2=-1) < _least_square(K.dtype)
     return bool(is_tiny.any() and rows.has_entries(is_tiny, blocks)) or _is_near_underflow(g, b, blocks)

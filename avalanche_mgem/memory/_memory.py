@@ -41,6 +41,7 @@ class _Slot:
     priorities: npt.NDArray[np.float64]  # the samples with the least random priorities stay
     samples: Samples
     groups: Tensor | None = None  # group id of each sample, drawn when first needed
+    split_by: tuple[int, str] | None = None  # number of groups and grouping
 
     @property
     def order(self) -> Index:
@@ -297,8 +298,9 @@ class EpisodicMemory:
         return Reading(self.collate_fn, self.unpack)
 
     def _group(self, slot: _Slot, batch: Batch) -> None:
-        """Splits a slot's samples into groups, once."""
-        if slot.groups is None:
+        """Splits a slot's samples into groups: once, and again where other groups are asked for."""
+        split_by = self.num_groups, "a function" if callable(self.grouping) else self.grouping
+        if slot.groups is None or slot.split_by != split_by:
             slot.groups = split(
                 batch[0],
                 batch[1],
@@ -308,6 +310,7 @@ class EpisodicMemory:
                 generator=self._generator(),
                 where=f"the memory of experience {slot.experience}",
             )
+            slot.split_by = split_by
 
     def _ordered(self, slot: _Slot, batch: Batch) -> MemoryGroups:
         """The groups of one experience."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Any
@@ -21,6 +21,19 @@ _LEFT_TO_THE_LOOP = (nn.RNNBase, nn.RNNCellBase)
 
 class LayerwiseError(ValueError):
     """A layer's input does not contain every sample of the pass, so its gradient cannot be split by group."""
+
+
+@dataclass
+class Path:
+    """The way that passes took through a model, as far as it can be told: which layers, and which operations.
+
+    Attributes:
+        layers: those with a rule that saw the samples of all groups, by their ids.
+        steps: an operation of autograd's and one before it, by their names.
+    """
+
+    layers: set[int] = field(default_factory=set)
+    steps: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class Capture:
         tasks: task label of each group; equal ones are neighbours.
         first: number of the first group among all groups of the step.
         on_use: called with the parameter's index and its use in the backward pass, as soon as it is known.
+        path: the way of the pass is added to it.
 
     Raises:
         LayerwiseError: on entry and in the passes, for a model that cannot be watched.
@@ -92,6 +106,7 @@ class Capture:
         tasks: Sequence[int | None],
         first: int,
         on_use: Callable[[int, Use], None],
+        path: Path,
     ):
         self._model = model
         self._parameters = parameters
@@ -101,10 +116,13 @@ class Capture:
         self._seen = range(len(sizes))  # the groups whose samples the model is working on
         self._index = {id(p): i for i, p in enumerate(parameters)}
         self._on_use = on_use
+        self._path = path
         self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
         self._copies: list[tuple[int, list[Tensor]]] = []  # index, and a leaf for each group or one for all
         self._of_unit: dict[int, list[dict[str, Tensor]]] = {}
         self._of_batch_norm: dict[int, list[Tensor | None]] = {}
+        self._last_seen: dict[int, int] = {}  # the last group that a module with state has seen
+        self._is_in_unit = False  # whether a module runs group by group, with the layers in it
         self._exit = ExitStack()
 
     def __enter__(self) -> "Capture":
@@ -128,6 +146,7 @@ class Capture:
         """Runs backward; returns the gradients ``[K, ...]`` of the parameters that autograd gives."""
         if not loss.requires_grad:
             return {}
+        self._path.steps |= _steps(loss)
         leaves = [leaf for _, copies in self._copies for leaf in copies]
         gradients = iter(torch.autograd.grad(loss, [self._anchor, *leaves], allow_unused=True)[1:])
         found: dict[int, Tensor] = {}
@@ -183,18 +202,18 @@ class Capture:
     def _after_layer(
         self, rule: Rule, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Tensor:
-        if not torch.is_grad_enabled():
+        if self._is_in_unit or not torch.is_grad_enabled():
             return output
         a: Tensor = args[0] if args else kwargs["input"]
         self._check_samples(layer, a)
+        if len(self._seen) == len(self._sizes):  # of heads, each step may have others
+            self._path.layers.add(id(layer))
         is_single = len(self._sizes) == 1 and a.is_floating_point()
         if is_single and a.dim() < max(2, *(p.dim() for p in layer.parameters())):
             raise LayerwiseError(f"the input of a {type(layer).__name__} has no samples, {list(a.shape)}")
         if not output.requires_grad:  # a first layer: from here on there is a way back
             output = output + self._anchor
-        output.register_hook(  # type: ignore[no-untyped-call]
-            partial(self._after_backward, rule, layer, a.detach(), self._seen)
-        )
+        _call_with_gradient(output, partial(self._after_backward, rule, layer, a.detach(), self._seen))
         return output
 
     def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, seen: range, d: Tensor) -> None:
@@ -241,10 +260,12 @@ class Capture:
         return forward_trunk_once(module, x, task_labels)
 
     def _forward_batch_norm(self, layer: nn.BatchNorm2d, original: Callable[..., Any], x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        if self._is_in_unit or not torch.is_grad_enabled():
             return original(x)  # type: ignore[no-any-return]
         self._check_samples(layer, x)
         sizes = self._sizes[self._seen.start : self._seen.stop]
+        if layer.training and layer.track_running_stats:
+            self._check_order(layer)
         if id(layer) not in self._of_batch_norm:
             self._of_batch_norm[id(layer)] = [
                 None if p is None else self._for_groups(p) for p in (layer.weight, layer.bias)
@@ -265,22 +286,29 @@ class Capture:
     def _forward_by_group(
         self, module: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        if not torch.is_grad_enabled():
+        if self._is_in_unit or not torch.is_grad_enabled():
             return original(*args, **kwargs)
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         if not tensors:
             raise LayerwiseError(f"a {type(module).__name__} takes no tensor with the samples")
         dim = 0 if getattr(module, "batch_first", True) else 1
         self._check_samples(module, tensors[0], dim)
+        for layer in module.modules():
+            if layer._buffers:
+                self._check_order(layer)
         all_copies = self._group_copies(module)
         copies = [all_copies[k] for k in self._seen]
         positional = [self._split(x, dim) for x in args]
         named = {key: self._split(x, dim) for key, x in kwargs.items()}
         outputs = []
-        for k, parameters in enumerate(copies):
-            with _replaced(module, parameters):
-                output = original(*(x[k] for x in positional), **{key: x[k] for key, x in named.items()})
-            outputs.append(output)
+        self._is_in_unit = True  # layers in it may be watched too, where the model uses them elsewhere
+        try:
+            for k, parameters in enumerate(copies):
+                with _replaced(module, parameters):
+                    output = original(*(x[k] for x in positional), **{key: x[k] for key, x in named.items()})
+                outputs.append(output)
+        finally:
+            self._is_in_unit = False
         return outputs[0] if len(outputs) == 1 else _joined(outputs, module, dim)
 
     def _group_copies(self, module: nn.Module) -> list[dict[str, Tensor]]:
@@ -305,11 +333,49 @@ class Capture:
                     return torch.split(x, sizes, d)  # at once: its backward is one concatenation
         return [x] * len(sizes)
 
+    def _check_order(self, module: nn.Module) -> None:
+        """Refuses a module with state that would see the groups in another order than in the loop."""
+        if len(self._sizes) > 1 and self._last_seen.get(id(module), -1) >= self._seen.start:
+            raise LayerwiseError(f"a {type(module).__name__} would see the groups in another order")
+        self._last_seen[id(module)] = self._seen.stop - 1
+
     def _check_samples(self, layer: nn.Module, x: Tensor, dim: int = 0) -> None:
         n = sum(self._sizes[k] for k in self._seen)
         if len(self._sizes) > 1 and (x.dim() <= dim or x.shape[dim] != n):
             where = f"in a pass over {n} samples"
             raise LayerwiseError(f"the input of a {type(layer).__name__} is {list(x.shape)} {where}")
+
+
+def _call_with_gradient(output: Tensor, function: Callable[[Tensor], None]) -> None:
+    """Calls a function with the gradient of a tensor, after all hooks that the model sets on the tensor."""
+    if torch.compiler.is_compiling():  # which knows this hook only
+        output.register_hook(function)  # type: ignore[no-untyped-call]
+        return
+    node, number = output.grad_fn, output.output_nr
+    assert node is not None
+
+    def before_node(gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[number]
+        if gradient is not None:
+            function(gradient)
+
+    node.register_prehook(before_node)
+
+
+def _steps(loss: Tensor) -> set[tuple[str, str]]:
+    """Pairs of operations that follow one another on the way to the loss."""
+    found, seen = set(), set()
+    left = [] if loss.grad_fn is None else [loss.grad_fn]
+    while left:
+        after = left.pop()
+        for before, _ in after.next_functions:
+            if before is None:
+                continue
+            found.add((after.name(), before.name()))
+            if before not in seen:
+                seen.add(before)
+                left.append(before)
+    return found
 
 
 def _joined(outputs: list[Any], module: nn.Module, dim: int) -> Any:

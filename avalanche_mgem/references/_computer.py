@@ -4,15 +4,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import DenseRows, GradientRows
-from avalanche_mgem.memory import Draw, MemoryGroup, StepGroups, tensors_of
+from avalanche_mgem.memory import Draw, MemoryGroup, StepGroups, Tree, tensors_of, tree_map
 from avalanche_mgem.references import _heads
-from avalanche_mgem.references._capture import LayerwiseError
+from avalanche_mgem.references._capture import LayerwiseError, Path
 from avalanche_mgem.references._layerwise import KEPT_ROWS_BYTES, Layerwise
 from avalanche_mgem.references._loop import Criterion, Forward, loop
 from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
@@ -41,11 +42,13 @@ class ReferenceComputer:
     - ``"layerwise"``: one pass over all groups. Each layer's gradients follow from its input and its output's
       gradient, so that G is not held where it is larger than they are. Serves the models that
       :class:`~avalanche_mgem.references._capture.Capture` can watch.
-    - ``"auto"``: layerwise, if its gradients are those of the loop on up to 32 samples of three groups;
-      otherwise the loop. This is tried anew in each experience, and when a second group appears. The loop
+    - ``"auto"``: layerwise, if its gradients are those of the loop on up to 32 samples of a few groups;
+      otherwise the loop. This is tried anew in each experience, when a second group appears, and when the
+      model uses other layers or operations than in the steps before. While a parameter has no gradient, which
+      shows nothing, it is tried again, ever more rarely. The loop
       also serves parameters with hooks, and on a CPU attention, unless G is large, and convolutions, unless G
       is large, or groups are small and the model is not compiled. The 100th step of an experience is compared
-      as a whole (three groups of it where G is large), which costs at most 2 % of the time so far. If the
+      as a whole (a few groups of it where G is large), which costs at most 2 % of the time so far. If the
       layer-wise way fails after the first step, the loop goes on, and a warning says why.
 
     Args:
@@ -85,6 +88,9 @@ class ReferenceComputer:
         self.reason = ""
         self._compute: _Compute | None = None
         self._layerwise = Layerwise()
+        self._paths: list[Path] = []  # through the model, that were tried since the choice
+        self._has_untried = False  # whether a parameter had no gradient when the model was tried
+        self._writes_inputs = False  # whether the model changes its inputs in place
         self._is_single = False  # whether the choice was made with one group, where every way is right
         self._steps = 0  # since the choice
         self._number = 0  # of all steps
@@ -102,7 +108,7 @@ class ReferenceComputer:
 
     def reset(self) -> None:
         """Frees memory, and lets the next step choose anew, because model and memory may have changed."""
-        self._compute = None
+        self._compute, self._writes_inputs = None, False
         self._layerwise.reset()
 
     def __call__(
@@ -127,8 +133,8 @@ class ReferenceComputer:
             a row for each group.
 
         Raises:
-            ValueError: if the backend does not fit the model, or BatchNorm would have to normalise a group
-                of one sample.
+            ValueError: if the backend does not fit the model, a layer would have to normalise a group of one
+                sample, or the model begins to change its inputs in place.
         """
         if forward is None:
             if not _heads.takes_task_labels(model):  # without heads, all tasks go in one pass
@@ -138,15 +144,38 @@ class ReferenceComputer:
         self._number += 1
         try:
             with mode:
-                return self._rows(groups, model, forward, criterion, parameters)
+                return self._rows(groups, model, self._guarded(forward), criterion, parameters)
         except ValueError as error:
             if min(groups.sizes) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             experience, group = groups.origins[groups.sizes.index(1)]
             raise ValueError(
-                f"BatchNorm cannot normalise the one sample that group {group} of experience {experience} "
-                "has in a step; give it more samples, or reference_batchnorm='running'."
+                f"a layer cannot normalise the one sample that group {group} of experience {experience} "
+                "has in a step; give it more samples, or for BatchNorm reference_batchnorm='running'."
             ) from error
+
+    def _guarded(self, forward: Forward) -> Forward:
+        """Keeps the memory from models that change their inputs in place.
+
+        They work on copies. Whether a model is one of them shows in the first step, which is made on copies.
+        """
+        is_copied = self._compute is None or self._writes_inputs
+
+        def guarded(x: Tree, task_labels: Tensor | None) -> Any:
+            inputs = tree_map(Tensor.clone, x) if is_copied else x
+            tensors = tensors_of(inputs)
+            versions = [tensor._version for tensor in tensors]
+            output = forward(inputs, task_labels)
+            if any(tensor._version != version for tensor, version in zip(tensors, versions, strict=True)):
+                if not is_copied:
+                    raise ValueError(
+                        "the model changes its inputs in place, which it did not in the experience's first "
+                        "step, and so has changed the memory; let it work on a copy."
+                    )
+                self._writes_inputs = True
+            return output
+
+        return guarded
 
     def check(
         self, group: MemoryGroup, model: nn.Module, criterion: Criterion, forward: Forward | None = None
@@ -162,9 +191,9 @@ class ReferenceComputer:
         Raises:
             ValueError: if model and criterion give no scalar loss.
         """
-        forward = forward or partial(_heads.forward, model)
+        forward, device = forward or partial(_heads.forward, model), tensors_of(group.x)[0].device
         try:
-            with torch.no_grad(), _buffers_restored(model), self._mode(model, tensors_of(group.x)[0].device):
+            with torch.no_grad(), _as_before(model, device), self._mode(model, device):
                 loss = criterion(forward(group.x, group.task_labels), group.y)
         except Exception as error:
             raise ValueError(
@@ -199,22 +228,39 @@ class ReferenceComputer:
         if self.chosen == "loop":
             return self._compute(groups, *arguments)
         self._steps += 1
+        before = _copies_of_buffers(model)
         try:
             problem = _hooked(model, parameters)
-            if problem is None and self._steps == _CHECKED_STEP:
-                checked = groups if _row_bytes(parameters) * len(groups) <= KEPT_ROWS_BYTES else _few(groups)
-                problem = _problem(checked, *arguments)
+            is_whole = self._steps == _CHECKED_STEP
+            is_tried = is_whole or (self._has_untried and _is_due(self._steps))
+            if problem is None and is_tried:
+                is_small = _row_bytes(parameters) * len(groups) <= KEPT_ROWS_BYTES
+                problem = self._try(groups if is_whole and is_small else _few(groups), *arguments)
             rows = self._compute(groups, *arguments) if problem is None else None
+            if problem is None and self._is_new(self._layerwise.path) and not is_tried:
+                problem = self._try(_few(groups), *arguments)
+                rows = rows if problem is None else None
         except Exception as error:  # an error of the model's own comes once more from the loop
             problem, rows = _reason(error), None
         if rows is not None:
             return rows
+        _put_back(before)
         if self.backend == "layerwise":
             raise _refusal(str(problem))
         self._take("loop", _looped, str(problem))
         rows = _looped(groups, *arguments)
         warnings.warn(f"references='auto' goes on with the loop: {problem}.", stacklevel=4)
         return rows
+
+    def _is_new(self, path: Path) -> bool:
+        """Whether the model took another way than before; the first way is that of the choice."""
+        tried = self._paths
+        is_known = any(path.layers == other.layers for other in tried) and path.steps <= set().union(
+            *(other.steps for other in tried)
+        )
+        if not is_known:
+            tried.append(path)
+        return not is_known and len(tried) > 1
 
     def _choose(
         self,
@@ -224,18 +270,44 @@ class ReferenceComputer:
         criterion: Criterion,
         parameters: Sequence[nn.Parameter],
     ) -> None:
-        self._is_single, self._steps = len(groups) == 1, 0
+        self._is_single, self._steps, self._paths = len(groups) == 1, 0, []
         if self.backend == "loop":
             return self._take("loop", _looped)
         reason = _gains_nothing(groups, model, parameters) if self.backend == "auto" else None
         if reason is not None:
             return self._take("loop", _looped, reason)
-        problem = _hooked(model, parameters) or _problem(_few(groups), model, forward, criterion, parameters)
+        problem = _hooked(model, parameters) or self._try(_few(groups), model, forward, criterion, parameters)
         if problem is None:
             return self._take("layerwise", self._layerwise, "its gradients are those of the loop")
         if self.backend == "layerwise":
             raise _refusal(problem)
         return self._take("loop", _looped, problem)
+
+    def _try(
+        self,
+        groups: StepGroups,
+        model: nn.Module,
+        forward: Forward,
+        criterion: Criterion,
+        parameters: Sequence[nn.Parameter],
+    ) -> str | None:
+        """What is wrong with the layer-wise gradients on these groups, or None.
+
+        No rule can see what a model does with a weight outside of its layer. So the gradients are compared.
+        Notes whether a parameter has none, which shows nothing.
+        """
+        with _as_before(model, groups.device):
+            expected = loop(groups, model, forward, criterion, parameters)
+            state = [buffer.clone() for buffer in model.buffers()]
+        with _as_before(model, groups.device):
+            try:
+                found = Layerwise(sample_bytes=1.0)(groups, model, forward, criterion, parameters).dense()
+            except Exception as error:  # of a model or criterion that takes no samples of several groups
+                return _reason(error)
+            problem = _other_state(model, state, expected.dtype)
+        parts = torch.split(expected, [p.numel() for p in parameters], dim=1)
+        self._has_untried = not all(part.any() for part in parts)
+        return problem or _other_gradients(found, expected, model, parameters)
 
     def _take(self, name: Backend, compute: _Compute, reason: str = "") -> None:
         self.chosen, self._compute, self.reason = name, compute, reason
@@ -294,24 +366,25 @@ def _refusal(problem: str) -> ValueError:
     return ValueError(f"references='layerwise' does not fit this model: {problem}; use 'loop' or 'auto'.")
 
 
-def _problem(
-    groups: StepGroups,
-    model: nn.Module,
-    forward: Forward,
-    criterion: Criterion,
-    parameters: Sequence[nn.Parameter],
-) -> str | None:
-    """What is wrong with the layer-wise gradients on these groups, or None.
+def _is_due(step: int) -> bool:
+    """Whether to try again what could not be tried: in the first steps, and then each twice as late."""
+    return step in (2, 3) or (step > 3 and step & (step - 1) == 0)
 
-    No rule can see what a model does with a weight outside of its layer. So the gradients are compared.
-    """
-    with _buffers_restored(model):
-        expected = loop(groups, model, forward, criterion, parameters)
-    with _buffers_restored(model):
-        try:
-            found = Layerwise(sample_bytes=1.0)(groups, model, forward, criterion, parameters).dense()
-        except Exception as error:  # of a model or criterion that takes no samples of several groups
-            return _reason(error)
+
+def _other_state(model: nn.Module, expected: Sequence[Tensor], dtype: torch.dtype) -> str | None:
+    """The problem with what the passes have left in the model's buffers, such as running statistics."""
+    _, tolerance = _PROBE_TOLERANCES.get(dtype, _PROBE_TOLERANCE)
+    for (name, found), value in zip(model.named_buffers(), expected, strict=True):
+        difference, norm = (float(x.double().norm()) for x in (found.double() - value.double(), value))
+        if difference > tolerance * norm:
+            return f"{name!r} is not what the loop makes of it"
+    return None
+
+
+def _other_gradients(
+    found: Tensor, expected: Tensor, model: nn.Module, parameters: Sequence[nn.Parameter]
+) -> str | None:
+    """The problem with gradients that are not the expected ones."""
     start = 0
     names = {id(p): name for name, p in model.named_parameters()}
     of_parameter, of_row = _PROBE_TOLERANCES.get(expected.dtype, _PROBE_TOLERANCE)
@@ -328,22 +401,41 @@ def _problem(
 
 
 def _few(groups: StepGroups) -> StepGroups:
-    """A few samples of a few groups, the first and the last among them."""
+    """A few samples of a few groups: the first, the last, and two that go in one pass where not all do."""
     last = len(groups) - 1
-    kept = sorted({round(i * last / (_PROBE_GROUPS - 1)) for i in range(_PROBE_GROUPS)})
+    chosen = {round(i * last / (_PROBE_GROUPS - 1)) for i in range(_PROBE_GROUPS)}
+    if groups.task_labels is not None or groups.end_of_form(0) <= last:
+        for k in islice(filter(partial(_meets_the_next, groups), range(last)), 1):
+            chosen |= {k, k + 1}
+    kept = sorted(chosen)
     sizes = tuple(max(1, min(groups.sizes[k], _PROBE_SAMPLES - i)) for i, k in enumerate(kept))
     starts = [sum(groups.sizes[:k]) for k in kept]
     positions = [start + i for start, size in zip(starts, sizes, strict=True) for i in range(size)]
     return groups.take(Draw(torch.tensor(positions).numpy(), sizes, tuple(kept)))
 
 
+def _meets_the_next(groups: StepGroups, k: int) -> bool:
+    """Whether a group and the next one go through the whole model together."""
+    is_one_task = groups.task_labels is None or groups.tasks[k] == groups.tasks[k + 1] is not None
+    return is_one_task and groups.end_of_form(k) > k + 1
+
+
 @contextmanager
-def _buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Undoes what passes do to the model's buffers, such as running statistics."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+def _as_before(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Undoes what passes do to the model's buffers, such as running statistics, and to the generators."""
+    before = _copies_of_buffers(model)
     try:
-        yield
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
     finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
+        _put_back(before)
+
+
+def _copies_of_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    return [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+
+@torch.no_grad()
+def _put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, value in copies:
+        buffer.copy_(value)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own spelling)
 
 from avalanche_mgem.memory import MemoryGroups, StepGroups, leaves, owners, tensors_of, with_tensors
-from avalanche_mgem.references._capture import Capture, LayerwiseError, Use
+from avalanche_mgem.references._capture import Capture, LayerwiseError, Path, Use
 from avalanche_mgem.references._factors import Factors
 from avalanche_mgem.references._loop import Criterion, Forward
 from avalanche_mgem.references._pairs import is_cheaper_by_samples
@@ -33,10 +33,14 @@ class Layerwise:
     Args:
         sample_bytes: layer outputs of one sample, by which it chooses how many go in one pass; None measures
             them in the first pass, of a single group.
+
+    Attributes:
+        path: the way that the last call took through the model.
     """
 
     def __init__(self, sample_bytes: float | None = None) -> None:
         self._given_sample_bytes = self._sample_bytes = sample_bytes
+        self.path = Path()
         self._memory: Tensor | None = None
         self._user: weakref.ref[Factors] | None = None
 
@@ -64,13 +68,13 @@ class Layerwise:
             LayerwiseError: if the model cannot be watched.
         """
         factors = Factors(parameters, len(groups), self._memory_of_rows(len(groups), parameters))
-        self._user = weakref.ref(factors)
+        self._user, self.path = weakref.ref(factors), Path()
         start = 0
         while start < len(groups):
             part = groups[start : self._end_of_pass(groups, start)]
             assert isinstance(part, MemoryGroups)
             keep = _Keeper(factors, groups, parameters, keeps_all_rows=self._memory is not None)
-            with Capture(model, parameters, part.sizes, part.tasks, start, keep) as capture:
+            with Capture(model, parameters, part.sizes, part.tasks, start, keep, self.path) as capture:
                 loss = _sum_of_means(criterion, forward(part.x, part.task_labels), part)
                 for index, rows in capture.backward(loss).items():
                     factors.write(index, start, len(part), partial(_copy, rows))

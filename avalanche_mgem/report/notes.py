@@ -10,6 +10,7 @@ from avalanche_mgem.report.tables import Hypervolumes
 from avalanche_mgem.runs import LABELS, METRICS
 
 _SPEED = {"device", "platform", "threads"}
+_ROUNDING = {"device", "numpy", "platform", "threads", "torch"}  # docs/reproducibility.md
 
 
 def comparison_notes(
@@ -61,6 +62,11 @@ def _environments(environments: pd.DataFrame) -> Iterator[str]:
         yield f"{key} differs: {_counted(environments[key])}."
     if speed := sorted(_SPEED.intersection(different)):
         yield f"Seconds and memory are not comparable, since the runs differ in {', '.join(speed)}."
+    if rounding := sorted(_ROUNDING.intersection(different)):
+        yield (
+            "Differences at equal seeds have rounding in them, which grows in training, since the runs "
+            f"differ in {', '.join(rounding)}."
+        )
 
 
 def _fronts(front: Front | None, volumes: Hypervolumes | None) -> Iterator[str]:

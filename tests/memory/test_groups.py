@@ -208,3 +208,15 @@ def test_draws_of_samples_that_differ_in_shape(transform, drawn):
             assert (group.experience, group.group) == origin
             assert (group.x == group.experience).all()
             assert group.x.shape[1] == (3, 3, 4, 3)[group.experience]
+
+
+def test_groups_follow_a_memory_that_is_asked_for_another_number():
+    memory = EpisodicMemory(6, num_groups=3, seed=0)
+    memory.remember(TensorDataset(torch.arange(8.0).unsqueeze(1), torch.arange(8) % 2))
+    kept = memory.groups().x.sort(dim=0).values
+    for number, grouping in ((1, "random"), (6, "random"), (2, "label")):
+        memory.num_groups, memory.grouping = number, grouping
+        groups = memory.groups()
+        assert groups.sizes == (6 // number,) * number if grouping == "random" else min(groups.sizes) > 0
+        assert torch.equal(groups.x.sort(dim=0).values, kept)
+    assert [group.y.unique().numel() for group in groups] == [1, 1]

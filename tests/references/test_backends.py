@@ -8,8 +8,10 @@ import torchvision
 from avalanche.models import SlimResNet18
 from helpers import MLP, memory_groups, mlp
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from avalanche_mgem.functional import Blocks, combine, gram, project
+from avalanche_mgem.memory import EpisodicMemory
 from avalanche_mgem.models import PaperCNN
 from avalanche_mgem.references import Layerwise, ReferenceComputer, loop, reference_mode
 from avalanche_mgem.references._rules import RULES, rule_of
@@ -330,6 +332,20 @@ def test_products_and_update_from_factors_are_those_of_the_matrix(name, kind, ke
     torch.testing.assert_close(z, project(g, G, modules=blocks, memory_strength=0.5), rtol=1e-6, atol=1e-6)
 
 
+def test_squares_of_samples_that_cancel_are_never_negative():
+    model = nn.Linear(40, 30, bias=False).double()
+    criterion = lambda output, y: (output.sum(dim=1) * y).mean()  # noqa: E731
+    args = arguments(model, criterion)
+    for _ in range(40):
+        x = 1e4 * torch.randn(2, 40, dtype=torch.float64)
+        x = torch.cat([x, x * (1 + 1e-9 * torch.randn_like(x))])[[0, 2, 1, 3]]
+        groups = memory_groups(x, torch.tensor([1.0, -1.0, 1.0, -1.0]), (2, 2))
+        rows, g = Layerwise()(groups, *args), torch.randn(1200, dtype=torch.float64)
+        K, _ = gram(g, rows, Blocks((1200,)))
+        assert (K.diagonal(dim1=1, dim2=2) >= 0).all()
+        assert torch.isfinite(project(g, rows)).all()
+
+
 @pytest.mark.parametrize("module_of_bias", [0, 1])
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_few_samples_and_many_constraints_go_by_pairs_of_samples(module_of_bias, is_shared):
@@ -569,6 +585,50 @@ def test_auto_does_not_trust_what_it_found_with_a_single_group():
     assert references.chosen == "loop"
 
 
+class MeetsByTask(nn.Module):
+    """Runs as a whole for each task, where the samples of that task meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward_single_task(self, x, task_label):
+        h = self.layer(x)
+        return h - h.mean(0)
+
+    def forward(self, x, task_labels):
+        out = torch.empty(len(x), 3, dtype=x.dtype)
+        for task in task_labels.unique().tolist():
+            out[task_labels == task] = self.forward_single_task(x[task_labels == task], task)
+        return out
+
+
+@pytest.mark.parametrize("tasks", [(0, 1, 1, 2), (0, 0, 1, 2, 3), (0, 1, 2, 3, 3)])
+def test_auto_tries_groups_that_meet_in_the_pass_of_a_task(tasks):
+    model, groups = MeetsByTask().double(), six_inputs((3,) * len(tasks))
+    labels = torch.tensor(tasks).repeat_interleave(3)
+    groups = memory_groups(groups.x, groups.y, groups.sizes, labels)
+    references = ReferenceComputer()
+    found = references(groups, model, CE, list(model.parameters())).dense()
+    expected = loop(groups, model, lambda x, t: model(x, t), CE, list(model.parameters()))
+    assert_equal_rows(found, expected)
+    assert references.chosen == "loop"
+
+
+@pytest.mark.parametrize("widths", [(3, 3, 4, 3), (3, 4, 5, 5, 3)])
+def test_auto_tries_groups_of_one_form_that_meet_where_others_differ_in_it(widths):
+    class OfAnyWidth(ByBatch):
+        def forward(self, x):
+            return super().forward(x.mean(dim=1, keepdim=True).expand(-1, 6))
+
+    memory = EpisodicMemory(4, seed=0)
+    for width in widths:  # of the first, the third and the last no two are in one pass
+        memory.remember(TensorDataset(torch.randn(9, width, dtype=torch.float64), torch.arange(9) % 3))
+    model, groups, references = OfAnyWidth().double(), memory.groups(), ReferenceComputer()
+    found = references(groups, model, CE, list(model.parameters())).dense()
+    assert_equal_rows(found, loop(groups, *arguments(model)))
+
+
 def test_auto_tries_a_model_anew_in_each_experience():
     model, references, groups = Switch().double(), ReferenceComputer(), six_inputs((5, 6))
     for is_set, chosen in ((False, "layerwise"), (True, "loop"), (False, "layerwise")):
@@ -578,15 +638,232 @@ def test_auto_tries_a_model_anew_in_each_experience():
         assert references.chosen == chosen
 
 
-def test_auto_finds_a_change_of_path_within_an_experience():
+@pytest.mark.parametrize("steps", [1, 2, 99])
+def test_auto_finds_a_change_of_path_within_an_experience(steps):
     model, references, groups = Switch().double(), ReferenceComputer(), six_inputs((5, 6))
-    for _ in range(99):
+    for _ in range(steps):
         computed(references, groups, model)
     model.is_set = True
     with pytest.warns(UserWarning, match="goes on with the loop: the gradients of 'layer.weight' are not"):
         found = computed(references, groups, model)
     assert torch.equal(found.dense(), loop(groups, *arguments(model)))
     assert references.chosen == "loop"
+
+
+class Detour(nn.Module):
+    """Uses no other layer once a flag is set, but another operation."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.layer, self.operation, self.is_set = nn.Linear(6, 3), operation, False
+
+    def forward(self, x):
+        h = self.layer(x)
+        return self.operation(h) if self.is_set else h
+
+
+def test_auto_finds_samples_that_begin_to_meet():
+    model, references = Detour(lambda h: h - h.mean(0)).double(), ReferenceComputer()
+    groups = six_inputs((5, 6))
+    computed(references, groups, model)
+    model.is_set = True
+    with pytest.warns(UserWarning, match=r"goes on with the loop: the gradients of 'layer\.weight' are not"):
+        found = computed(references, groups, model)
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
+
+
+@pytest.mark.filterwarnings("ignore:references='auto' goes on with the loop:UserWarning")
+def test_running_statistics_take_a_step_in_once_though_it_is_made_twice():
+    model, groups = Detour(lambda h: h - h.mean(0)).double(), six_inputs((5, 6))
+    model.layer = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    model.double()
+    other, references = copy.deepcopy(model), ReferenceComputer(batchnorm="update")
+    looped = ReferenceComputer("loop", batchnorm="update")
+    for is_set in (False, True):
+        model.is_set = other.is_set = is_set
+        computed(references, groups, model)
+        computed(looped, groups, other)
+    assert references.chosen == "loop"
+    torch.testing.assert_close(model.layer[1].running_mean, other.layer[1].running_mean)
+    assert model.layer[1].num_batches_tracked == other.layer[1].num_batches_tracked == 4
+
+
+def test_a_parameter_without_gradient_at_first_is_tried_again():
+    def gate(h):  # of zero: what comes before it has no gradient
+        return h + model.gate * nn.functional.linear(h.tanh(), model.outside.weight)
+
+    model, references, groups = Detour(gate).double(), ReferenceComputer(), six_inputs((5, 6))
+    model.outside, model.is_set = nn.Linear(3, 3).double(), True
+    model.gate = torch.zeros((), dtype=torch.float64)
+    model.layer = nn.Sequential(model.layer, nn.Tanh())
+    computed(references, groups, model)
+    model.gate.fill_(1.0)
+    with pytest.warns(UserWarning, match="goes on with the loop: the gradients of"):
+        found = computed(references, groups, model)
+    assert torch.equal(found.dense(), loop(groups, *arguments(model)))
+
+
+def test_what_cannot_be_tried_is_tried_in_few_steps(monkeypatch):
+    model, references, groups = Shared().double(), ReferenceComputer(), six_inputs((5, 6))  # one is unused
+    tried, original = [], ReferenceComputer._try
+    monkeypatch.setattr(
+        ReferenceComputer, "_try", lambda self, *a: tried.append(self._steps) or original(self, *a)
+    )
+    for _ in range(20):
+        computed(references, groups, model)
+    assert tried == [0, 2, 3, 4, 8, 16]
+
+
+def test_auto_takes_the_loop_where_only_running_statistics_would_differ():
+    model = nn.Sequential(nn.Linear(6, 3), Detour(lambda h: h - h.mean(0)), nn.BatchNorm1d(3)).double()
+    model[1].layer, model[1].is_set = nn.Identity(), True
+    references, groups = ReferenceComputer(batchnorm="update"), six_inputs((5, 6))
+    other = copy.deepcopy(model)
+    computed(references, groups, model)
+    computed(ReferenceComputer("loop", batchnorm="update"), groups, other)
+    assert references.reason == "'2.running_mean' is not what the loop makes of it"
+    torch.testing.assert_close(model[2].running_mean, other[2].running_mean)
+
+
+def test_another_path_that_is_right_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(ReferenceComputer, "_try", lambda *_: tried.append(1))
+    model, references, groups = Detour(torch.tanh).double(), ReferenceComputer(), six_inputs((5, 6, 4))
+    for step in range(6):
+        model.is_set = step % 2 == 1
+        assert_equal_rows(computed(references, groups, model).dense(), loop(groups, *arguments(model)))
+    assert references.chosen == "layerwise"
+    assert len(tried) == 2
+
+
+class WritesItsInputs(nn.Module):
+    """Normalises its inputs in place, as many a network of images does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.is_set = nn.Linear(6, 3), True
+
+    def forward(self, x):
+        return self.layer(x.sub_(0.5) if self.is_set else x)
+
+
+@pytest.mark.parametrize("backend", ["auto", "loop", "layerwise"])
+def test_a_model_that_writes_into_its_inputs_leaves_the_memory_alone(backend):
+    model, references, groups = WritesItsInputs().double(), ReferenceComputer(backend), six_inputs((5, 6))
+    x = groups.x.clone()
+    for _ in range(3):
+        found = computed(references, groups, model).dense()
+        assert torch.equal(groups.x, x)
+        copied = memory_groups(x.clone(), groups.y, groups.sizes)
+        assert_equal_rows(found, loop(copied, *arguments(model)))
+    assert references.chosen != "auto"
+
+
+def test_a_model_that_begins_to_write_into_its_inputs_is_refused():
+    model, references, groups = WritesItsInputs().double(), ReferenceComputer(), six_inputs((5, 6))
+    model.is_set = False
+    computed(references, groups, model)
+    model.is_set = True
+    with pytest.raises(
+        ValueError, match=r"the model changes its inputs in place, which it did not in .* a copy\.$"
+    ):
+        computed(references, groups, model)
+
+
+def test_trying_a_model_draws_no_noise():
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x))
+
+    model, groups = Noisy(6, 3).double(), six_inputs((5, 6))
+    found = [computed(backend, groups, model).dense() for backend in ("auto", "loop")]
+    assert torch.equal(*found)
+
+
+class Borrowed(nn.Module):
+    """A layer of a user's own with a layer in it, which the model uses elsewhere too."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.scale = layer, nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+
+@pytest.mark.parametrize("make", [lambda norm: norm, Borrowed])
+def test_state_that_would_see_tasks_in_another_order_is_as_in_the_loop(make):
+    tasks = torch.tensor([0, 2, 1, 3, 4, 5, 6])  # of those that are tried first, each is after the one before
+    model, groups = MeetsByTask().double(), six_inputs((3,) * 7)
+    model.layer = nn.Sequential(make(nn.BatchNorm1d(6)), nn.Linear(6, 3)).double()
+    groups = memory_groups(groups.x, groups.y, groups.sizes, tasks.repeat_interleave(3))
+    other = copy.deepcopy(model)
+    with pytest.warns(
+        UserWarning, match=r"goes on with the loop: a BatchNorm1d would see the groups in another"
+    ):
+        ReferenceComputer()(groups, model, CE, list(model.parameters()))
+    ReferenceComputer("loop")(groups, other, CE, list(other.parameters()))
+    for a, b in zip(model.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 6), lambda: nn.BatchNorm1d(6)])
+@pytest.mark.parametrize("sizes", [(5,), (5, 6)])
+def test_a_layer_that_is_used_alone_and_in_a_layer_of_a_users_own(make, sizes):
+    layer = make()
+    model = nn.Sequential(Borrowed(layer), nn.Tanh(), layer, nn.Linear(6, 3)).double()
+    other, groups = copy.deepcopy(model), six_inputs(sizes)
+    with reference_mode(model, batchnorm="batch", dropout=False, device=CPU):
+        assert_equal_rows(Layerwise()(groups, *arguments(model)).dense(), loop(groups, *arguments(model)))
+    computed(ReferenceComputer(batchnorm="update"), groups, model)
+    computed(ReferenceComputer("loop", batchnorm="update"), groups, other)
+    for a, b in zip(model.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_layer_of_a_users_own_with_state_that_is_called_twice_has_it_as_in_the_loop():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Borrowed(nn.BatchNorm1d(6))
+
+        def forward(self, x):
+            return self.inner(2 * self.inner(x).tanh())
+
+    model, groups = Twice().double(), six_inputs((5, 6))
+    other = copy.deepcopy(model)
+    computed(ReferenceComputer(batchnorm="update"), groups, model)
+    computed(ReferenceComputer("loop", batchnorm="update"), groups, other)
+    torch.testing.assert_close(model.inner.layer.running_mean, other.inner.layer.running_mean)
+
+
+@pytest.mark.parametrize("batchnorm", ["update", "batch"])
+def test_a_norm_that_is_called_twice_updates_as_in_the_loop(batchnorm):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(6, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return self.norm(2 * self.norm(self.first(x)).tanh())
+
+    model, groups = Twice().double(), six_inputs((5, 6))
+    other, references = copy.deepcopy(model), ReferenceComputer(batchnorm=batchnorm)
+    found = computed(references, groups, model).dense()
+    expected = computed(ReferenceComputer("loop", batchnorm=batchnorm), groups, other).dense()
+    assert_equal_rows(found, expected)
+    torch.testing.assert_close(model.norm.running_mean, other.norm.running_mean)
+    assert references.chosen == ("loop" if batchnorm == "update" else "layerwise")
+
+
+def test_hooks_on_outputs_of_layers_have_their_part():
+    def hooked(h):
+        h.register_hook(lambda gradient: gradient.clamp(-1e-3, 1e-3))
+        return h
+
+    model, groups = Detour(hooked).double(), six_inputs((5, 6))
+    model.is_set = True
+    assert_equal_rows(Layerwise()(groups, *arguments(model)).dense(), loop(groups, *arguments(model)))
 
 
 def test_auto_takes_the_loop_for_parameters_with_hooks():

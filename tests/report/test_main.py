@@ -156,7 +156,9 @@ def test_what_differs_is_named(write_run, tmp_path: Path) -> None:
     text = (tmp_path / "report/report.md").read_text()
     for part in (
         "torch differs: 2.15.0 (4 runs), 2.16.0 (1 run)",
+        "threads differs: 1 (4 runs), 2 (1 run)",
         "Seconds and memory are not comparable",
+        "rounding in them, which grows in training, since the runs differ in threads, torch.",
         "gem has seeds 0, 1, and lacks 2",
         "One seed gives no interval and no test: naive, ewc ewc_lambda=1, ewc",
         "ewc ewc\\_lambda=1",
