@@ -41,7 +41,7 @@ MORE = {
     "dmgem": ["patterns_per_exp", "memory_strength", "num_modules"],
     "replay": ["plugins.replay.mem_size"],
     "ewc": ["decay_factor"],
-    **dict.fromkeys(("der", "er_ace", "gdumb", "mir"), ["mem_size"]),
+    **{name: ["mem_size"] for name in ("der", "er_ace", "gdumb", "mir")},
 }
 
 # The options of each group whose numbers can be tried without data.
