@@ -5,13 +5,25 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from avalanche_mgem.checkpoint import load_checkpoint, save_checkpoint
     from avalanche_mgem.plugins import DMGEMPlugin, MGEMPlugin, PMGEMPlugin
     from avalanche_mgem.projector import Projector
     from avalanche_mgem.strategies import DMGEM, MGEM, PMGEM
 
     __version__: str
 
-__all__ = ["DMGEM", "MGEM", "PMGEM", "DMGEMPlugin", "MGEMPlugin", "PMGEMPlugin", "Projector", "__version__"]
+__all__ = [
+    "DMGEM",
+    "MGEM",
+    "PMGEM",
+    "DMGEMPlugin",
+    "MGEMPlugin",
+    "PMGEMPlugin",
+    "Projector",
+    "__version__",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 _HOMES = {
     "DMGEM": "strategies",
@@ -21,6 +33,8 @@ _HOMES = {
     "MGEMPlugin": "plugins",
     "PMGEMPlugin": "plugins",
     "Projector": "projector",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
 }
 
 

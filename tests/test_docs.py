@@ -39,8 +39,9 @@ def test_the_recipes_of_the_training_page_for_batches_run():
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_the_recipes_of_the_training_page_run():
-    _, _, plain, avalanche = recipes()
+def test_the_recipes_of_the_training_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, _, plain, avalanche, goes_on = recipes()
     x, y = digits(60)
     model = MLP()
     names = {
@@ -57,6 +58,10 @@ def test_the_recipes_of_the_training_page_run():
         names["strategy"].train(experience)
     assert len(DMGEMPlugin.of(names["strategy"]).memory) == 2
     assert all(torch.isfinite(p).all() for p in model.parameters())
+    names["benchmark"] = split_digits(5)
+    for _ in range(2):  # the second time there is nothing left to do
+        exec(goes_on, names)
+        assert names["strategy"].clock.train_exp_counter == 2 + 5
 
 
 def test_every_test_that_the_page_on_reliability_names_is_there():

@@ -1,16 +1,19 @@
 """One run, from Python or from the command: checked, logged, and written to its folder."""
 
 import errno
+import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from avalanche_mgem.experiment._checkpoints import Checkpoints
 from avalanche_mgem.experiment._environment import environment, reset_peak_memory
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
@@ -18,7 +21,16 @@ from avalanche_mgem.experiment.configuration import compose
 from avalanche_mgem.experiment.errors import explain, say
 from avalanche_mgem.experiment.evaluator import make_loggers
 from avalanche_mgem.experiment.runner import train_and_evaluate
-from avalanche_mgem.runs import Result, UserError, claimed, keep_run, written
+from avalanche_mgem.runs import (
+    MODEL_FILE,
+    Result,
+    UserError,
+    claimed,
+    clear_checkpoints,
+    keep_run,
+    write_whole,
+    written,
+)
 from avalanche_mgem.timing import now
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of writing, which do not name the file
@@ -31,11 +43,11 @@ def run(
 
     Args:
         config: what :func:`compose` returns, or the words that one would give to it.
-        folder: a new folder for the results, with the files of the command's run folders; None (default)
-            writes nothing.
+        folder: a new folder for the results, with the files of the command's run folders, or that of a run
+            that was cut, which then goes on; None (default) writes nothing.
 
     Returns:
-        What was measured.
+        What was measured, and the trained model.
 
     Raises:
         avalanche_mgem.experiment.UserError: in one line, for what the configuration or the data have wrong.
@@ -45,6 +57,8 @@ def run(
         >>> result = run(["strategy=gem", "benchmark.n_experiences=2", "samples_per_experience=100"])
         >>> result.accuracies.shape  # untrained, and after each of two experiences
         (3, 2)
+        >>> result.model(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 10])
     """
     if isinstance(config, str):
         raise UserError(f"run({config!r}): give a list of such words, or a configuration")
@@ -85,6 +99,8 @@ def execute(
     """
     if folder is None and cfg.get("logger"):
         raise UserError(f"logger={','.join(cfg.logger)} needs a folder for the results")
+    if folder is None and cfg.get("save_model") is True:
+        raise UserError("save_model=true needs a folder for the results")
     cfg = cfg.copy()
     with read_write(cfg):
         cfg.output_dir = None if folder is None else str(folder)
@@ -93,6 +109,7 @@ def execute(
         start = now("cpu")
         cfg, benchmark = prepare(cfg)
         seconds_data = now(cfg.device) - start
+        checkpoints = Checkpoints(folder, cfg, benchmark)
         loggers = make_loggers(cfg)
         # W&B's logger knows when a run begins and ends; Avalanche's own know only metrics.
         run_loggers = [logger for logger in loggers if hasattr(logger, "begin_run")]
@@ -105,11 +122,17 @@ def execute(
                     group=group,
                     tags=list(cfg.names.values()),
                 )
-            result = train_and_evaluate(cfg, benchmark, seconds_data=seconds_data, loggers=loggers)
+            result = train_and_evaluate(
+                cfg, benchmark, seconds_data=seconds_data, loggers=loggers, checkpoints=checkpoints
+            )
             if folder is not None:
+                lost = _written_model(folder / MODEL_FILE, result.model) if cfg.save_model else None
                 made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
                 if note := keep_run(folder, cfg, result, made_by):
                     say(note)
+                clear_checkpoints(folder)
+                if lost is not None:
+                    raise lost
         except BaseException as error:
             for logger in run_loggers:
                 logger.fail()
@@ -125,3 +148,20 @@ def execute(
         for logger in run_loggers:
             logger.end_run(result.summary, result.matrix)
     return result
+
+
+def _written_model(path: Path, model: torch.nn.Module) -> UserError | None:
+    """Writes the weights, or returns why they are lost: the results come first."""
+    try:
+        write_model(path, model)
+    except OSError as error:
+        return UserError(f"{error.filename}: {error.strerror}; the model is lost, the results are kept")
+    return None
+
+
+def write_model(path: Path, model: torch.nn.Module) -> None:
+    """Writes a model's weights, on the CPU: a state dict for ``torch.load(path, weights_only=True)``."""
+    weights = {name: value.cpu() for name, value in model.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    write_whole(path, [buffer.getbuffer()])

@@ -26,7 +26,9 @@ from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new
 from avalanche_mgem.runs import (
     FolderTakenError,
     check_same_run,
+    clear_checkpoints,
     clear_failure,
+    has_checkpoint,
     is_complete,
     one_line,
     without_secrets,
@@ -79,6 +81,8 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
         say(f"the same command with hydra.sweep.dir={sweep} goes on with the sweep")
     elif isinstance(interrupt.__cause__, _Written):
         say(f"interrupted after the run; its results are complete: {interrupt.__cause__}")
+    elif isinstance(interrupt.__cause__, _Kept):
+        say(f"interrupted; the same command with hydra.run.dir={interrupt.__cause__} goes on")
     else:
         say("interrupted, nothing is kept of this run")
     return interrupt.status if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
@@ -86,6 +90,10 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
 
 class _Written(Exception):  # noqa: N818
     """The folder of a run whose results were written before it was interrupted."""
+
+
+class _Kept(Exception):  # noqa: N818
+    """The folder of a run that was interrupted and has left a checkpoint."""
 
 
 def job(cfg: DictConfig) -> None:
@@ -169,6 +177,8 @@ def _run(cfg: DictConfig) -> None:
     except KeyboardInterrupt as interrupt:
         if is_complete(folder) and not was_complete:
             raise interrupt from _Written(os.path.relpath(folder))
+        if has_checkpoint(folder):
+            raise interrupt from _Kept(os.path.relpath(folder))
         raise
     print_run(result.summary, result.matrix, os.path.relpath(folder), torch.get_num_threads())
 
@@ -184,6 +194,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
         check_settings(cfg)
         check_same_run(folder, cfg)
         clear_failure(folder)
+        clear_checkpoints(folder)  # its process was cut just behind the end
         return
     result = execute(
         cfg,

@@ -31,6 +31,10 @@ class ProgressBar(SupervisedPlugin):  # type: ignore[misc]
         )
         self._task = self._progress.add_task("", total=None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A checkpoint holds nothing of it: the bar is this process's."""
+        return {}
+
     def __enter__(self) -> "ProgressBar":
         self._progress.start()
         return self

@@ -4,7 +4,8 @@ import random
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import nn
 
 from avalanche_mgem.data import BatchedEvaluation
+from avalanche_mgem.experiment._checkpoints import Checkpoints
 from avalanche_mgem.experiment._environment import peak_memory_mb
 from avalanche_mgem.experiment._prepare import loader_options
 from avalanche_mgem.experiment.evaluator import accuracies, make_evaluator
@@ -33,7 +35,12 @@ _STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def train_and_evaluate(
-    cfg: DictConfig, benchmark: Any, *, seconds_data: float, loggers: Sequence[Any] = ()
+    cfg: DictConfig,
+    benchmark: Any,
+    *,
+    seconds_data: float,
+    loggers: Sequence[Any] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> Result:
     """Trains on each experience of a benchmark, and tests on all after each.
 
@@ -42,36 +49,66 @@ def train_and_evaluate(
         benchmark: from there, too.
         seconds_data: how long that took, for the result.
         loggers: of Avalanche, for every metric.
+        checkpoints: one is written after each experience but the last. Where one was found, the run goes on
+            after its experience. None writes none.
 
     Raises:
         UserError: if a part of the configuration does not fit its class or another part.
         ValueError, FloatingPointError: from the strategy in training, such as when a gradient is not finite.
     """
     options = loader_options(cfg)
-    with ProgressBar(len(benchmark.train_stream)) as progress, explained(cfg):
+    cleared = nullcontext() if checkpoints is None else checkpoints.cleared_by_mistakes()
+    with ProgressBar(len(benchmark.train_stream)) as progress, cleared, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress, loggers)
-        seconds_train = 0.0
-        start = now(cfg.device)
         tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
-        matrix = [accuracies(strategy.eval(tests, **options))]
-        constraints = []
-        for number, part in enumerate(parts_to_train(strategy, benchmark)):
+        parts = parts_to_train(strategy, benchmark)
+        if checkpoints is not None and checkpoints.found is not None:
+            notes = checkpoints.restore(strategy)
+            so_far = _SoFar(**{part.name: notes[part.name] for part in fields(_SoFar)})
+        else:
+            so_far = _SoFar()
+            so_far.test(strategy, tests, options)
+        for number, part in enumerate(parts):
+            if number < len(so_far.matrix) - 1:
+                continue
             before = now(cfg.device)
             metrics = strategy.train(part, eval_streams=[], **options)
-            seconds_train += now(cfg.device) - before
+            so_far.seconds_train += now(cfg.device) - before
             if row := constraint_row(metrics, number):
-                constraints.append({"experience": number, **row})
-            matrix.append(accuracies(strategy.eval(tests, **options)))
+                so_far.constraints.append({"experience": number, **row})
+            so_far.test(strategy, tests, options)
+            so_far.peak_memory_mb = _larger(so_far.peak_memory_mb, peak_memory_mb(cfg.device))
+            if checkpoints is not None and number < len(parts) - 1:
+                checkpoints.save(strategy, asdict(so_far))
         return Result(
-            matrix,
-            seconds_train,
-            seconds_eval=now(cfg.device) - start - seconds_train,
+            **asdict(so_far),
             seconds_data=seconds_data,
-            peak_memory_mb=peak_memory_mb(cfg.device),
             names={group: str(name) for group, name in cfg.names.items()},
             seed=cfg.seed,
-            constraints=constraints,
+            model=strategy.model,
         )
+
+
+@dataclass
+class _SoFar:
+    """What a run has measured so far; a checkpoint keeps it beside the strategy."""
+
+    matrix: list[list[float]] = field(default_factory=list)
+    seconds_train: float = 0.0
+    seconds_eval: float = 0.0
+    peak_memory_mb: float | None = None
+    constraints: list[dict[str, float]] = field(default_factory=list)
+
+    def test(self, strategy: Any, tests: Sequence[Any], options: Mapping[str, bool]) -> None:
+        """Tests on all experiences, for a row of the matrix."""
+        before = now(strategy.device)
+        self.matrix.append(accuracies(strategy.eval(tests, **options)))
+        self.seconds_eval += now(strategy.device) - before
+
+
+def _larger(a: float | None, b: float | None) -> float | None:
+    known = [value for value in (a, b) if value is not None]
+    return max(known, default=None)
 
 
 @contextmanager

@@ -52,8 +52,9 @@ def check_settings(cfg: DictConfig) -> None:
     if cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed}: it must be less than 2**32, for NumPy's generator")
     _check_numbers(cfg)
-    if not isinstance(cfg.channels_last, bool):
-        raise UserError(f"channels_last={cfg.channels_last}: it must be true or false")
+    for key in ("channels_last", "checkpoint", "save_model"):
+        if not isinstance(cfg[key], bool):
+            raise UserError(f"{key}={cfg[key]}: it must be true or false")
     for group in GROUPS:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
             raise UserError(f"{group} needs a _target_, the import path of a class or function")

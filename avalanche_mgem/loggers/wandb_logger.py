@@ -182,6 +182,10 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_run": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_running = vars(self).get("_run") is not None  # it has begun already: only the axes go on
+        self.__dict__.update({"_axes": state["_axes"]} if is_running else state)
+
     def _start(self) -> wandb.Run:
         if self.save_artifact and self.folder is None:
             raise ValueError("save_artifact needs a folder: it uploads the folder's files.")

@@ -4,15 +4,28 @@ The command ``mgem`` writes them and ``mgem-report`` reads them. This room knows
 """
 
 from avalanche_mgem.runs._archive import pack_runs, unpacked
-from avalanche_mgem.runs._claim import check_claimable, claimed, is_complete, is_marked, is_running
+from avalanche_mgem.runs._claim import (
+    check_claimable,
+    claimed,
+    clear_attempt,
+    clear_checkpoints,
+    has_checkpoint,
+    is_complete,
+    is_marked,
+    is_running,
+)
 from avalanche_mgem.runs._errors import FolderTakenError, UserError
 from avalanche_mgem.runs._files import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_FILES,
     CONFIG_FILE,
     CONSTRAINTS_FILE,
     ENVIRONMENT_FILE,
     ERROR_FILE,
     LOCK_FILE,
     MATRIX_FILE,
+    MODEL_FILE,
+    PREVIOUS,
     SUMMARY_FILE,
     UNFINISHED_FILE,
     WANDB_RUN_ID_FILE,
@@ -24,12 +37,15 @@ from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, L
 from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
 from avalanche_mgem.runs._result import Result
-from avalanche_mgem.runs._same import check_same_run
+from avalanche_mgem.runs._same import check_same_run, differences
+from avalanche_mgem.runs._whole import write_whole
 from avalanche_mgem.runs._write import clear_failure, keep_run, write_failure, write_run
 from avalanche_mgem.runs._written import without_secrets, written
 
 __all__ = [
     "ABSENT",
+    "CHECKPOINT_FILE",
+    "CHECKPOINT_FILES",
     "CONFIDENCE",
     "CONFIG_FILE",
     "CONSTRAINTS_FILE",
@@ -42,6 +58,8 @@ __all__ = [
     "LOCK_FILE",
     "MATRIX_FILE",
     "METRICS",
+    "MODEL_FILE",
+    "PREVIOUS",
     "STEP_METRICS",
     "SUMMARY_FILE",
     "UNFINISHED_FILE",
@@ -58,12 +76,16 @@ __all__ = [
     "check_claimable",
     "check_same_run",
     "claimed",
+    "clear_attempt",
+    "clear_checkpoints",
     "clear_failure",
+    "differences",
     "error_line",
     "find_runs",
     "flatten",
     "forgetting",
     "fwt",
+    "has_checkpoint",
     "is_complete",
     "is_marked",
     "is_running",
@@ -80,5 +102,6 @@ __all__ = [
     "without_secrets",
     "write_failure",
     "write_run",
+    "write_whole",
     "written",
 ]

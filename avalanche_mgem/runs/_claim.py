@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from avalanche_mgem.runs._errors import FolderTakenError, UserError
 from avalanche_mgem.runs._files import (
+    CHECKPOINT_FILES,
+    ERROR_FILE,
     KEPT,
     LOCK_FILE,
     OF_HYDRA,
@@ -33,6 +35,9 @@ def claimed(folder: Path, *, is_new: bool = False) -> Iterator[None]:
     Only names that a run writes are ever removed, and only where a run has left its mark. If the run does not
     end well, a folder that it made is gone again, or keeps what loggers have put there.
 
+    An attempt that was cut and has left a checkpoint keeps it, with what its loggers wrote: the run goes on.
+    :func:`clear_attempt` clears it where the run cannot.
+
     Args:
         folder: of the run.
         is_new: whether the caller has just made the folder, empty.
@@ -45,7 +50,10 @@ def claimed(folder: Path, *, is_new: bool = False) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder):
-            _clear(folder)
+            if has_checkpoint(folder):
+                (folder / ERROR_FILE).unlink(missing_ok=True)
+            else:
+                clear_attempt(folder)
             _mark(folder)
             try:
                 yield
@@ -155,7 +163,12 @@ def _unmark(folder: Path) -> None:
         (folder / UNFINISHED_FILE).unlink(missing_ok=True)
 
 
-def _clear(folder: Path) -> None:
+def has_checkpoint(folder: Path) -> bool:
+    """Whether an attempt that was cut has left a checkpoint, whatever is in it."""
+    return is_marked(folder) and any((folder / name).is_file() for name in CHECKPOINT_FILES)
+
+
+def clear_attempt(folder: Path) -> None:
     """Removes what an earlier attempt has left; ``check_claimable`` has found nothing else."""
     if not is_marked(folder):
         return
@@ -166,3 +179,10 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a run that is complete, and needs them no more."""
+    for name in CHECKPOINT_FILES:
+        for path in (folder / name, folder / f"{name}.tmp"):
+            path.unlink(missing_ok=True)

@@ -30,6 +30,18 @@ LOCK_FILE = ".mgem.lock"
 WANDB_RUN_ID_FILE = "wandb_run_id.txt"
 """The run of W&B with which another attempt goes on."""
 
+CHECKPOINT_FILE = "checkpoint.pt"
+"""With which a run that is cut goes on; gone once the run is complete."""
+
+PREVIOUS = ".previous"
+"""What the name of the checkpoint before the newest ends in."""
+
+CHECKPOINT_FILES = (CHECKPOINT_FILE, CHECKPOINT_FILE + PREVIOUS)
+"""All that is kept of a run that was cut, with what its loggers wrote; the newest first."""
+
+MODEL_FILE = "model.pt"
+"""The trained weights, a state dict, where ``save_model`` asks for them."""
+
 _WRITTEN = (
     SUMMARY_FILE,
     CONFIG_FILE,
@@ -39,6 +51,8 @@ _WRITTEN = (
     ERROR_FILE,
     UNFINISHED_FILE,
     WANDB_RUN_ID_FILE,
+    *CHECKPOINT_FILES,
+    MODEL_FILE,
 )
 _LOG_FILE = "mgem.log"  # of Hydra, if its job_logging is switched on
 

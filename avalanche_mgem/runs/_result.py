@@ -24,6 +24,7 @@ class Result:
         seed: of the run.
         constraints: what the constraints did in each experience that had any: its number under
             ``"experience"``, and means over its steps, see :mod:`avalanche_mgem.metrics`.
+        model: the trained model, a module of torch; None where the result was read from files.
 
     Example:
         >>> names = {"strategy": "gem", "benchmark": "digits"}
@@ -39,6 +40,7 @@ class Result:
     names: dict[str, str]
     seed: int
     constraints: list[dict[str, float]] = field(default_factory=list)
+    model: Any = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         name = f"{self.names.get('strategy')} on {self.names.get('benchmark')}, seed {self.seed}"

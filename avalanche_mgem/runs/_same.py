@@ -26,19 +26,28 @@ def check_same_run(folder: Path, cfg: DictConfig) -> None:
     saved = read_config(folder / CONFIG_FILE)
     asked = cfg.copy()
     asked.inferred = saved.get("inferred")
-    there, here = _texts(saved), _texts(written(asked))
-    # A folder of an older version has what a variable of the environment held.
-    resolved = _texts(OmegaConf.to_container(asked, resolve=True))
-    different = [
-        f"{key} ({there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here)"
-        for key in sorted(there | here)
-        if there.get(key, ABSENT) not in (here.get(key, ABSENT), resolved.get(key, ABSENT))
-    ]
-    if different:
+    if different := differences(saved, asked):
         raise UserError(
             f"the folder {folder} holds a run with another {', '.join(different)}; nothing is overwritten: "
             "give another hydra.sweep.dir"
         )
+
+
+def differences(saved: Mapping[str, Any], asked: DictConfig) -> list[str]:
+    """The keys, with both values, by which a configuration is not that of a run.
+
+    Args:
+        saved: the configuration of the run, as it was written.
+        asked: the other one.
+    """
+    there, here = _texts(saved), _texts(written(asked))
+    # A folder of an older version has what a variable of the environment held.
+    resolved = _texts(OmegaConf.to_container(asked, resolve=True))
+    return [
+        f"{key} ({there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here)"
+        for key in sorted(there | here)
+        if there.get(key, ABSENT) not in (here.get(key, ABSENT), resolved.get(key, ABSENT))
+    ]
 
 
 def _texts(config: Any) -> dict[str, str]:
