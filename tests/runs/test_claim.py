@@ -71,6 +71,13 @@ def test_a_name_alone_does_not_make_a_folder_ours(tmp_path: Path, name: str, tex
     refuse(tmp_path, r"\S+")
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"package": "mine", "format": 1}', "\x00"])
+def test_files_with_the_names_of_ours_are_not_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".unfinished").write_text(text)
+    (tmp_path / "config.yaml").write_text("precious")
+    refuse(tmp_path, r"\.unfinished")
+
+
 @pytest.mark.parametrize("name", ["paper.tex", "csv/paper.tex", "tensorboard/paper.tex", "wandb/paper.tex"])
 def test_what_no_run_wrote_is_kept_where_a_run_has_died(tmp_path: Path, name: str) -> None:
     leave_as_killed(tmp_path)
