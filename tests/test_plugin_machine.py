@@ -245,7 +245,7 @@ class PluginMachine(RuleBasedStateMachine):
         """Which error the memory's groups get, if any."""
         memory, number = self.plugin.memory, self.training
         for slot in memory._slots:
-            kept = slot.samples.read(0)[0][:, 0].tolist()
+            kept = slot.samples.read(0, memory._reading)[0][:, 0].tolist()
             if slot.experience == number or memory.num_groups == 1:
                 continue
             if memory.num_groups > len(kept):
@@ -379,7 +379,7 @@ class PluginMachine(RuleBasedStateMachine):
         memory = self.plugin.memory
         assert len(memory) == len(self.remembered)
         for slot in memory._slots:
-            keys = Counter(slot.samples.read(0)[0][:, 0].tolist())
+            keys = Counter(slot.samples.read(0, memory._reading)[0][:, 0].tolist())
             assert keys <= self.remembered[slot.experience]
             assert keys.total() == min(
                 self.capacity[slot.experience], self.remembered[slot.experience].total()
