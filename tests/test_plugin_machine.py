@@ -244,6 +244,9 @@ class PluginMachine(RuleBasedStateMachine):
     def refusal(self) -> str | None:
         """Which error the memory's groups get, if any."""
         memory, number = self.plugin.memory, self.training
+        today = min(memory.patterns_per_experience, len(self.experiences[number].dataset))
+        if memory.num_groups > today:  # said before the experience is trained
+            return f"holds only {today} samples; a group is never empty"
         for slot in memory._slots:
             kept = slot.samples.read(0, memory._reading)[0][:, 0].tolist()
             if slot.experience == number or memory.num_groups == 1:

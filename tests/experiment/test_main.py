@@ -387,7 +387,7 @@ def test_results_of_a_folder_that_vanishes_are_kept(
         return train(*arguments, **options)
 
     monkeypatch.setattr(Naive, "train", train_and_remove)
-    result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
+    result = mgem("strategy=naive", *SMALL, "checkpoint=false", "hydra.run.dir=run")
     assert result.status == 0
     assert result.err == (
         f"mgem: the run folder {tmp_path / 'run'} had vanished; it was made anew for the results\n"

@@ -9,6 +9,7 @@ import pytest
 from avalanche.training.plugins import EWCPlugin
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.templates.problem_type import SupervisedProblem
 from hydra import compose, initialize_config_dir
 
 from avalanche_mgem import timing
@@ -25,7 +26,7 @@ FEW = ("steps=4", "warmup=1")
 STEP = ["data", "current gradient", "optimizer", "other"]
 PROJECTION = ["references", "gram", "solver", "combine"]
 STRATEGIES = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
-OURS = ("gem", "pmgem", "dmgem", "pdmgem")
+OURS = ("gem", "pmgem", "dmgem", "pdmgem", "er_gem")
 Mgem = Callable[..., Any]
 
 # Avalanche's synaptic intelligence calls NumPy's square on a torch tensor, which NumPy 2 deprecates.
@@ -97,7 +98,7 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (SupervisedTemplate, "_unpack_minibatch", "data", "naive"),
         (SupervisedTemplate, "forward", "current gradient", "naive"),
-        (SupervisedTemplate, "criterion", "current gradient", "dmgem"),
+        (SupervisedProblem, "criterion", "current gradient", "dmgem"),
         (SupervisedTemplate, "backward", "current gradient", "dmgem"),
         (SupervisedTemplate, "optimizer_step", "optimizer", "dmgem"),
         (ReferenceComputer, "__call__", "references", "dmgem"),

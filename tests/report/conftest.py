@@ -18,8 +18,9 @@ def numbers(matrix: np.ndarray) -> dict[str, float | None]:
     """The metrics of an accuracy matrix [T + 1, T], by their definitions."""
     last = matrix.shape[1]
     result: dict[str, float | None] = {"acc": float(np.mean(matrix[-1]))}
-    if len(matrix) == 2:
-        return result | dict.fromkeys(("bwd", "la", "fwt", "forgetting"))
+    if len(matrix) == 2:  # one experience, or joint training
+        others: dict[str, float | None] = dict.fromkeys(("bwd", "la", "fwt", "forgetting"))
+        return result | others | ({"la": float(matrix[1, 0])} if last == 1 else {})
     learnt = [matrix[i + 1, i] for i in range(last)]
     bwd = float(np.mean([matrix[-1, i] - learnt[i] for i in range(last - 1)]))
     fwt = float(np.mean([matrix[i, i] - matrix[0, i] for i in range(1, last)]))
