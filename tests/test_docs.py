@@ -65,7 +65,8 @@ def test_the_recipes_of_the_training_page_run(tmp_path, monkeypatch):
 
 
 def test_every_test_that_the_page_on_reliability_names_is_there():
-    rows = re.findall(r"^\| (?!fault|---)(.*) \|$", (DOCS / "reliability.md").read_text(), flags=re.MULTILINE)
+    faults = (DOCS / "reliability.md").read_text().partition("\n## Long checks")[0]
+    rows = re.findall(r"^\| (?!fault|---)(.*) \|$", faults, flags=re.MULTILINE)
     assert len(rows) > 30
     for row in rows:
         fault, _, test = row.rsplit(" | ", maxsplit=2)
