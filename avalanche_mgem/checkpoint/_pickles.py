@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.storage import TypedStorage, UntypedStorage
 
 from avalanche_mgem.checkpoint._file import CheckpointError
+from avalanche_mgem.runs import one_line
 
 
 def to_bytes(value: Any, known: Mapping[str, Any]) -> memoryview:
@@ -35,7 +36,7 @@ def to_bytes(value: Any, known: Mapping[str, Any]) -> memoryview:
     except CheckpointError:
         raise
     except Exception as error:  # __getstate__ and __reduce__ of anyone may raise anything
-        raise CheckpointError(f"the strategy cannot be saved: {_line(error)}") from error
+        raise CheckpointError(f"the strategy cannot be saved: {one_line(error)}") from error
     buffer = io.BytesIO()
     tensors = [torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in pickler.storages]
     # As a tensor: torch.load then unpickles nothing but tensors.
@@ -57,7 +58,7 @@ def from_bytes(data: memoryview, known: Mapping[str, Any]) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # __setstate__ of anyone, and imports of what is no longer there
-        raise CheckpointError(f"the checkpoint cannot be loaded: {_line(error)}") from error
+        raise CheckpointError(f"the checkpoint cannot be loaded: {one_line(error)}") from error
 
 
 class _Pickler(CloudPickler):  # type: ignore[misc]
@@ -168,7 +169,3 @@ def _reopened(name: str, encoding: str, written: str | None) -> Any:
     file.write(written)
     file.flush()
     return file
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -23,6 +23,7 @@ from avalanche_mgem.checkpoint._file import (
     write_file,
 )
 from avalanche_mgem.checkpoint._pickles import from_bytes, to_bytes
+from avalanche_mgem.runs import one_line
 
 # What the pickles depend on.
 _PACKAGES = ("avalanche-mgem", "torch", "avalanche-lib", "numpy")
@@ -274,7 +275,7 @@ def _state(name: str, part: Any) -> Any:
         return part.__getstate__()
     except Exception as error:  # anyone's
         what = f"the strategy's {name} ({_class_name(part)})"
-        raise CheckpointError(f"{what} cannot be saved: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{what} cannot be saved: {one_line(error)}") from error
 
 
 def _set_state(part: Any, state: Any) -> None:

@@ -22,6 +22,7 @@ from avalanche_mgem.runs._files import (
     SUMMARY_FILE,
 )
 from avalanche_mgem.runs._keys import makes_another_run
+from avalanche_mgem.runs._one_line import one_line
 from avalanche_mgem.runs._read import find_runs
 
 _ENDINGS = (".tar.gz", ".tgz", ".zip")  # of the files that are read as archives
@@ -148,8 +149,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                         raise UserError(f"{archive}: it holds {member.name}, which is no file and no folder")
                 tar.extractall(folder, members, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{archive}: it cannot be read as an archive: {reason}") from error
+        raise UserError(f"{archive}: it cannot be read as an archive: {one_line(error)}") from error
 
 
 def _check_name(archive: Path, name: str) -> None:
