@@ -24,6 +24,7 @@ from avalanche_mgem.runs._files import (
 from avalanche_mgem.runs._keys import makes_another_run
 from avalanche_mgem.runs._one_line import one_line
 from avalanche_mgem.runs._read import find_runs
+from avalanche_mgem.runs._whole import write_whole
 
 _ENDINGS = (".tar.gz", ".tgz", ".zip")  # of the files that are read as archives
 
@@ -66,22 +67,18 @@ def pack_runs(folders: Iterable[str | os.PathLike[str]], archive: str | os.PathL
     if not runs:
         raise UserError("there is no complete run to pack: a run folder has a summary.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        with (
-            fresh.open("wb") as raw,
-            gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,  # no times and owners, so equal bytes
-            tarfile.open(fileobj=packed, mode="w") as tar,
-        ):
-            for name, path in sorted(contents.items()):
-                if path.is_file():
-                    data = _without_machine(path)
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        fresh.rename(target)
-    finally:
-        fresh.unlink(missing_ok=True)
+    whole = io.BytesIO()
+    with (
+        gzip.GzipFile("", "wb", fileobj=whole, mtime=0) as packed,  # no times and owners, so equal bytes
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for name, path in sorted(contents.items()):
+            if path.is_file():
+                data = _without_machine(path)
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    write_whole(target, [whole.getbuffer()])
     return runs
 
 
