@@ -8,11 +8,12 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test coverage lint format bench clean
+.PHONY: help quickstart test test-slow coverage lint format bench clean
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
 	@echo "make test         lint, types, layers and tests"
+	@echo "make test-slow    the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
 	@echo "make coverage     the tests with their coverage, which takes half as long again"
 	@echo "make lint         lint, types and layers only"
 	@echo "make format       format the code"
@@ -25,7 +26,10 @@ quickstart: $(VENV)/installed
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) -m slow
 
 coverage: $(VENV)/installed-dev
 	$(PYTEST) --cov avalanche_mgem --cov-report term:skip-covered --cov-fail-under 90

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import avalanche.benchmarks as ab
+import pytest
 import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.training.plugins import SupervisedPlugin
@@ -16,6 +17,7 @@ SCRIPT = """
 import os
 import sys
 import warnings
+import pytest
 import torch
 import torch.distributed as dist
 from avalanche.distributed import DistributedHelper
@@ -131,6 +133,7 @@ def trained_by_avalanche(model: nn.Module) -> tuple[nn.Module, list[torch.Tensor
     return model, minibatches
 
 
+@pytest.mark.slow
 def test_ranks_keep_equal_weights_which_are_those_of_one_process_with_all_samples(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))

@@ -165,6 +165,7 @@ def test_plugins_schedules_metrics_and_loggers_come_back(tmp_path: Path) -> None
         strategy.evaluator.loggers[1].close()
 
 
+@pytest.mark.slow
 def test_a_new_process_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import avalanche.benchmarks as ab
+import pytest
 import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.training import Naive
@@ -49,6 +50,7 @@ def test_the_plain_loop_has_the_same_weights_as_the_plugin():
     assert accuracies[-1][-1] > 0.5
 
 
+@pytest.mark.slow
 def test_it_runs_without_avalanche_and_prints_a_row_for_each_task():
     code = (
         "import sys, runpy; sys.modules['avalanche'] = None; "

@@ -87,11 +87,16 @@ def test_named_experiments_compose_with_every_run_of_their_grid(name: str) -> No
     assert OmegaConf.create(text).hydra.sweep.dir == f"runs/{name}"
     overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in grid.items()])
     assert any(override.is_sweep_override() for override in overrides)
-    for override in overrides:
-        is_sweep = override.is_sweep_override()
-        values = list(override.sweep_string_iterator()) if is_sweep else [override.get_value_element_as_str()]
-        for value in values[:1] if override.key_or_group == "seed" else values:
-            cfg = compose(f"experiment={name}", f"{override.key_or_group}={value}")
+    values = {
+        override.key_or_group: list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+        for override in overrides
+    }
+    values["seed"] = values["seed"][:1]
+    for number in range(max(map(len, values.values()))):  # every value at least once
+        words = [f"{key}={given[number % len(given)]}" for key, given in values.items()]
+        cfg = compose(f"experiment={name}", *words)
     assert cfg.benchmark.n_experiences in {5, 20, 50, 100}
     assert cfg.optimizer.lr == 0.1
 

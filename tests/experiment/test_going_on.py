@@ -116,6 +116,7 @@ def test_loggers_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on(mgem: Mgem, tmp_path: Path) -> None:
     words = ["strategy=dmgem", "benchmark.n_experiences=4", "samples_per_experience=200", "save_model=true"]
     killed = subprocess.Popen(

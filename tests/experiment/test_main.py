@@ -454,6 +454,7 @@ def test_real_mnist(mgem: Mgem, tmp_path: Path, benchmark: str) -> None:
     assert R[2][1] > R[0][1] + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cifar-100-python").is_dir(), reason="CIFAR-100 is not in ../shared/data")
 def test_real_cifar100(mgem: Mgem, tmp_path: Path) -> None:
     sizes = ["benchmark.n_experiences=4", "samples_per_experience=20", "test_samples_per_experience=4"]
@@ -466,6 +467,7 @@ def test_real_cifar100(mgem: Mgem, tmp_path: Path) -> None:
     assert config.model.nclasses == 25
 
 
+@pytest.mark.slow
 def test_as_a_process_in_an_empty_folder(tmp_path: Path) -> None:
     command = "from avalanche_mgem.experiment.main import main; main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -80,6 +80,7 @@ def test_the_normalised_form_is_avalanches(mnist_root: Path, benchmark: str) -> 
                 torch.testing.assert_close(a.dataset[i][0], (c.dataset[i][0] - 0.1307) / 0.3081)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cifar-100-python").is_dir(), reason="CIFAR-100 is not in ../shared/data")
 def test_split_cifar100_has_gems_pixels_and_order_of_classes() -> None:
     words = (f"dataset_root={DATA}", "seed=7", "samples_per_experience=30", "test_samples_per_experience=10")

@@ -257,6 +257,7 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str] | 
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_in_the_same_table(mgem: Mgem, tmp_path: Path) -> None:
     words = ["strategy=naive,gem", "seed=0,1", "benchmark.n_experiences=3", "samples_per_experience=200"]
     undisturbed = mgem("-m", *words, "hydra.sweep.dir=a")
@@ -277,6 +278,7 @@ def test_a_killed_sweep_ends_in_the_same_table(mgem: Mgem, tmp_path: Path) -> No
             assert (run / file).read_text() == (tmp_path / "b" / name / file).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["parallel", "submitit_local", "ray_cluster"])
 def test_launchers_run_a_sweep_though_a_run_dies(
     tmp_path: Path, own_strategies: dict[str, str], launcher: str
@@ -294,6 +296,7 @@ def test_launchers_run_a_sweep_though_a_run_dies(
     assert re.search(r"\nmgem:   permuted_digits-deadly-\S+: died: killed by signal 9 \(SIGKILL\)\n", err)
 
 
+@pytest.mark.slow
 def test_a_terminated_sweep_leaves_no_process(tmp_path: Path, own_strategies: dict[str, str]) -> None:
     words = ["strategy=endless", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep"]
     sweep = start(

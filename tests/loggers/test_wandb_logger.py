@@ -349,6 +349,7 @@ raise OSError
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_without_a_key(here):
     """W&B's client would ask for a key on a terminal, and raise without one. The script ends no run."""
     terminal, its_end = os.openpty()

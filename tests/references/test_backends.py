@@ -504,9 +504,9 @@ def wrapped(model):
     ("backend", "name"),
     [
         ("loop", "mlp"),
-        ("loop", "reduced resnet18"),
+        pytest.param("loop", "reduced resnet18", marks=pytest.mark.slow),
         ("layerwise", "mlp"),
-        ("layerwise", "reduced resnet18"),
+        pytest.param("layerwise", "reduced resnet18", marks=pytest.mark.slow),
     ],
 )
 def test_a_compiled_model_has_the_same_gradients(backend, name, compiled):

@@ -183,6 +183,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mgem-report {avalanche_mgem.__version__}\n"
 
 
+@pytest.mark.slow
 def test_as_a_program_with_warnings_as_errors(sweep, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", "from avalanche_mgem.report.main import main; main()"]
     done = subprocess.run([*command, sweep], capture_output=True, text=True, cwd=tmp_path, check=False)

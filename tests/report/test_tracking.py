@@ -31,6 +31,7 @@ def report(folder: Path, environment: dict[str, str], *words: str) -> subprocess
     )
 
 
+@pytest.mark.slow
 def test_tables_and_figures_are_logged_offline(write_run, tmp_path: Path, without_key) -> None:
     for seed in (0, 1):
         write_run(f"runs/gem{seed}", seed=seed)
