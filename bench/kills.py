@@ -43,6 +43,7 @@ _SIZE = (
     "benchmark.n_experiences=6",
     "samples_per_experience=200",
     "test_samples_per_experience=100",
+    "train_epochs=4",  # so that most of a run is training, where there are checkpoints
     "optimizer.momentum=0.5",
     "save_model=true",
 )
