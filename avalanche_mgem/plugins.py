@@ -165,17 +165,20 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
         """Finds before an experience is trained what would stop the training of a later one."""
         experience = origin_experience(strategy.experience)
         stream: Any = getattr(experience, "origin_stream", None)
+        past = max(experience.current_experience, 1)
         if hasattr(stream, "__len__"):
             check_length(self.projector.memory_strength, len(stream))
+            is_last = experience.current_experience == len(stream) - 1
+            past = 0 if is_last else len(stream) - 1
         if strategy.experience is not experience and not strategy.experience.is_first_subexp:
             return
         dataset = samples_of(experience, self.memory.transform)
         if len(dataset) == 0:
             return
         where = f"the memory of experience {experience.current_experience}"
-        self.memory.check(dataset, where=where)
-        if self.projector.forward is not None:
-            self.projector.check(dataset)
+        group = self.memory.check(dataset, where=where, past=past)
+        if self.projector.forward is not None or group.sizes == (1,):
+            self.projector.check(dataset, past=past)
 
     def _key(self, experience: Any) -> str:
         """What recognises the origin experience; read once, and not again for each piece of a stream."""

@@ -178,17 +178,20 @@ class Projector:
         """The reference gradients of the present step; None before they are computed."""
         return None if self._step is None else self._step.rows
 
-    def check(self, dataset: Any) -> None:
+    def check(self, dataset: Any, *, past: int = 1) -> None:
         """Finds before a task is trained what would stop the training of the next one. Optional.
 
         Reads two samples and computes their loss; nothing changes.
 
         Args:
             dataset: the task's samples, as :meth:`remember` takes them.
+            past: the most past tasks that a step will have: those of all tasks but one. With
+                ``patterns_per_step`` the groups of a step are smaller, the more there are. 0 if this task
+                will constrain no step, as the last does.
 
         Raises:
             ValueError: if the samples make no batch that can be kept, or not the groups asked for, or if
-                model and criterion give no loss on them.
+                model and criterion give no loss on them, as BatchNorm on a group of one sample.
 
         Example:
             >>> mgem = Projector(nn.Linear(4, 2), nn.CrossEntropyLoss(), 8)
@@ -199,7 +202,7 @@ class Projector:
         model = self._known_model()
         if self.criterion is None:
             raise ValueError("the projector has no criterion; set projector.criterion before the first step.")
-        groups = self.memory.check(dataset).to(trainable_parameters(model)[0][1].device)
+        groups = self.memory.check(dataset, past=past).to(trainable_parameters(model)[0][1].device)
         self.references.check(groups[0], model, self.criterion, self.forward)
 
     def begin(self, key: str | None = None, device: torch.device | str | None = None) -> None:

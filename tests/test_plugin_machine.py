@@ -247,6 +247,10 @@ class PluginMachine(RuleBasedStateMachine):
         today = min(memory.patterns_per_experience, len(self.experiences[number].dataset))
         if memory.num_groups > today:  # said before the experience is trained
             return f"holds only {today} samples; a group is never empty"
+        classes = len(set(self.experiences[number].dataset.targets))
+        is_last = number == len(self.experiences) - 1
+        if memory.grouping == "label" and memory.num_groups > classes and not is_last:
+            return f"has only {classes} classes"
         for slot in memory._slots:
             kept = slot.samples.read(0, memory._reading)[0][:, 0].tolist()
             if slot.experience == number or memory.num_groups == 1:

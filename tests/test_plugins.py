@@ -702,10 +702,49 @@ def test_batchnorm_and_a_group_of_one_sample_get_an_error_that_helps():
     model = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10))
     arguments = strategy_arguments(model)
     strategy = MGEM(patterns_per_exp=3, num_groups=2, **arguments)
-    first, second, *_ = split_digits(5).train_stream
-    strategy.train(first)
+    before = parameters_of(model)
+    with pytest.raises(ValueError, match=r"one sample that a group of the memory has in a step.*'running'"):
+        strategy.train(split_digits(5).train_stream[0])
+    assert torch.equal(parameters_of(model), before)
+    # In a loop of one's own without check(), at the first constraint.
+    mgem = Projector(model, nn.CrossEntropyLoss(), 3, num_groups=2)
+    mgem.remember(TensorDataset(*digits(10)))
     with pytest.raises(ValueError, match=r"one sample that group 1 of experience 0 .*'running'"):
-        strategy.train(second)
+        mgem.compute_references()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_allowed"),
+    [
+        ({"patterns_per_step": 8}, True),
+        ({"patterns_per_step": 7}, False),  # one sample for each of four past experiences in the last
+        ({"patterns_per_step": 7, "experiences_per_step": 3}, True),
+        ({"patterns_per_step": 8, "num_groups": 2}, False),
+        ({"patterns_per_step": 7, "reference_batchnorm": "running"}, True),
+    ],
+)
+def test_batchnorm_and_small_steps_late_in_a_stream_are_found_at_its_beginning(options, is_allowed):
+    model = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10))
+    strategy = MGEM(patterns_per_exp=20, **options, **strategy_arguments(model))
+    if is_allowed:
+        train(lambda **_: strategy, split_digits(5))
+    else:
+        with pytest.raises(ValueError, match="one sample that a group of the memory"):
+            strategy.train(split_digits(5).train_stream[0])
+
+
+def test_too_few_classes_for_the_groups_are_found_before_an_experience_is_trained():
+    x, y = digits(60)
+    datasets = [tensor_dataset(x, y % classes) for classes in (3, 2, 3)]
+    stream = ab.benchmark_from_datasets(train=datasets).train_stream
+    strategy = MGEM(patterns_per_exp=20, num_groups=3, grouping="label", **strategy_arguments(mlp()))
+    strategy.train(stream[0])
+    with pytest.raises(ValueError, match="num_groups=3 groups, but the memory of experience 1 has only 2"):
+        strategy.train(stream[1])
+    assert strategy.clock.train_iterations == 6  # those of the first
+    # The last constrains nothing.
+    two = ab.benchmark_from_datasets(train=[datasets[0], datasets[1]]).train_stream
+    train(lambda **_: strategy, None, experiences=[two[1]])
 
 
 def test_a_criterion_that_gives_a_loss_for_each_sample_is_named_at_once():

@@ -40,6 +40,25 @@ def check_grouping(y: Tree, n: int, num_groups: int, grouping: Grouping, where: 
         )
 
 
+def check_classes(dataset: Any, num_groups: int, where: str) -> None:
+    """Checks that a data set has a class for each group, if it lists its ``targets``, as torchvision's do.
+
+    Args:
+        dataset: the samples of a whole experience.
+        num_groups: see :func:`split`.
+        where: see :func:`split`.
+
+    Raises:
+        ValueError: if it has fewer.
+    """
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        return
+    found = len(torch.unique(torch.as_tensor(list(targets))))
+    if found < num_groups:
+        raise ValueError(_too_few_classes(num_groups, found, where))
+
+
 def split(
     x: Tree,
     y: Tree,
@@ -84,10 +103,7 @@ def _whole_classes(y: Tensor, d: int, where: str) -> Tensor:
     """Deals whole classes, largest first, each to the group that is smallest so far."""
     classes, class_of, counts = torch.unique(y, return_inverse=True, return_counts=True)
     if d > len(classes):
-        raise ValueError(
-            f"grouping='label' splits whole classes into num_groups={d} groups, but {where} has only "
-            f"{len(classes)} classes."
-        )
+        raise ValueError(_too_few_classes(d, len(classes), where))
     sizes = [0] * d
     group_of = torch.empty(len(classes), dtype=torch.long)
     for c in torch.argsort(counts, descending=True, stable=True).tolist():
@@ -95,6 +111,13 @@ def _whole_classes(y: Tensor, d: int, where: str) -> Tensor:
         group_of[c] = smallest
         sizes[smallest] += int(counts[c])
     return group_of[class_of]
+
+
+def _too_few_classes(d: int, found: int, where: str) -> str:
+    return (
+        f"grouping='label' splits whole classes into num_groups={d} groups, but {where} has only {found} "
+        "classes."
+    )
 
 
 def _checked_groups(groups: object, d: int, n: int, where: str) -> Tensor:

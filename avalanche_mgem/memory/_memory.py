@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avalanche_mgem.memory._draws import Draw, Draws, Index
 from avalanche_mgem.memory._fingerprint import fingerprint
-from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, check_grouping, split
+from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, check_classes, check_grouping, split
 from avalanche_mgem.memory._groups import MemoryGroups, MixedGroups, StepGroups, joined
 from avalanche_mgem.memory._storage import (
     Batch,
@@ -165,26 +165,40 @@ class EpisodicMemory:
         else:
             self._slots[self._slots.index(slot)] = updated
 
-    def check(self, dataset: Any, *, where: str = "the memory of an experience") -> MemoryGroups:
+    def check(
+        self, dataset: Any, *, where: str = "the memory of an experience", past: int = 1
+    ) -> MemoryGroups:
         """Reads two samples of a dataset, to find what :meth:`remember` and :meth:`groups` will refuse.
 
         Args:
             dataset: the samples of a whole experience.
             where: whose samples they are, for the errors.
+            past: the most past experiences that a step of the stream will have; 0 if this one will
+                constrain no step, as the last does.
 
         Returns:
-            the two, as a group.
+            the two, as a group; one, if a group of a step will have no more.
 
         Raises:
             ValueError: if they make no batch that can be kept, or not the groups asked for.
         """
-        n = min(2, len(dataset))
-        if n == 0:
+        if len(dataset) == 0:
             raise ValueError(f"{where} would be empty: the data set has no samples.")
-        batch = self._reading.batch([(dataset, place) for place in range(n)], 0)
         kept = min(len(dataset), self.patterns_per_experience)
+        n = min(2, len(dataset), self._smallest_group(kept, past) if past else 2)
+        batch = self._reading.batch([(dataset, place) for place in range(n)], 0)
         check_grouping(batch[1], kept, self.num_groups, self.grouping, where)
+        if self.grouping == "label" and past:
+            check_classes(dataset, self.num_groups, where)
         return MemoryGroups(*batch, (n,), ((0, 0),), _tasks(batch[2], (n,)))
+
+    def _smallest_group(self, kept: int, past: int) -> int:
+        """The samples of the smallest group of a step, at least one, where groups are of equal size."""
+        size = kept // self.num_groups
+        if self.patterns_per_step is not None:
+            drawn = past if self.experiences_per_step is None else min(past, self.experiences_per_step)
+            size = min(size, self.patterns_per_step // (drawn * self.num_groups))
+        return max(size, 1)
 
     def groups(self, *, but: str | None = None, device: torch.device | str = "cpu") -> StepGroups:
         """The groups of all experiences, in the order in which these were first remembered.

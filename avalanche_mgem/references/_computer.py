@@ -146,13 +146,10 @@ class ReferenceComputer:
             with mode:
                 return self._rows(groups, model, self._guarded(forward), criterion, parameters)
         except ValueError as error:
-            if min(groups.sizes) > 1 or "more than 1 value per channel" not in str(error):
+            if min(groups.sizes) > 1 or not _is_of_one_sample(error):
                 raise
             experience, group = groups.origins[groups.sizes.index(1)]
-            raise ValueError(
-                f"a layer cannot normalise the one sample that group {group} of experience {experience} "
-                "has in a step; give it more samples, or for BatchNorm reference_batchnorm='running'."
-            ) from error
+            raise ValueError(_of_one_sample(f"group {group} of experience {experience}")) from error
 
     def _guarded(self, forward: Forward) -> Forward:
         """Keeps the memory from models that change their inputs in place.
@@ -196,6 +193,8 @@ class ReferenceComputer:
             with torch.no_grad(), _as_before(model, device), self._mode(model, device):
                 loss = criterion(forward(group.x, group.task_labels), group.y)
         except Exception as error:
+            if _is_of_one_sample(error):
+                raise ValueError(_of_one_sample("a group of the memory")) from error
             raise ValueError(
                 f"the loss of samples of the memory cannot be computed: {_reason(error)}; the forward pass "
                 "takes inputs and task labels, and the criterion its output and targets."
@@ -311,6 +310,18 @@ class ReferenceComputer:
 
     def _take(self, name: Backend, compute: _Compute, reason: str = "") -> None:
         self.chosen, self._compute, self.reason = name, compute, reason
+
+
+def _is_of_one_sample(error: Exception) -> bool:
+    """Whether a layer could not normalise a batch, for which torch asks for two samples."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
+def _of_one_sample(whose: str) -> str:
+    return (
+        f"a layer cannot normalise the one sample that {whose} has in a step; give it more samples, or for "
+        "BatchNorm reference_batchnorm='running'."
+    )
 
 
 def _looped(
