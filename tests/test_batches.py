@@ -162,7 +162,7 @@ def test_a_third_field_that_is_no_task_label_is_not_read_as_one():
         (
             [(torch.zeros(4), 1)] * 3,
             {"criterion": nn.CrossEntropyLoss(reduction="none")},
-            r"the criterion must return one number, the mean loss of samples; got shape \[2\]",
+            r"the criterion gives a loss of shape \[2\]; it must give one number",
         ),
     ],
 )

@@ -4,19 +4,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import DenseRows, GradientRows
-from avalanche_mgem.memory import Draw, MemoryGroup, StepGroups, Tree, tensors_of, tree_map
+from avalanche_mgem.memory import MemoryGroup, StepGroups, Tree, tensors_of, tree_map
 from avalanche_mgem.references import _heads
-from avalanche_mgem.references._capture import LayerwiseError, Path
+from avalanche_mgem.references._capture import Path
 from avalanche_mgem.references._layerwise import KEPT_ROWS_BYTES, Layerwise
-from avalanche_mgem.references._loop import Criterion, Forward, loop
+from avalanche_mgem.references._loop import Criterion, Forward, checked_loss, loop
 from avalanche_mgem.references._mode import BATCHNORM_POLICIES, BatchNormPolicy, reference_mode
+from avalanche_mgem.references._trial import as_before, copies_of_buffers, few, put_back, reason_of, trial
 
 Backend = Literal["auto", "loop", "layerwise"]
 BACKENDS = ("auto", "loop", "layerwise")
@@ -26,11 +26,7 @@ _Compute = Callable[[StepGroups, nn.Module, Forward, Criterion, Sequence[nn.Para
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LOOP_SAMPLES = 32  # a group; with fewer, one pass over several groups is faster
 
-_PROBE_GROUPS, _PROBE_SAMPLES = 3, 32
 _CHECKED_STEP = 100  # of an experience, which is compared as a whole: at most 2 % of the cost so far
-# Of a parameter's gradient, and of the whole row: a ReLU at zero changes 5e-3 of a row in float32.
-_PROBE_TOLERANCES = {torch.float64: (1e-5, 1e-7)}
-_PROBE_TOLERANCE = (0.05, 0.01)
 
 
 class ReferenceComputer:
@@ -190,18 +186,16 @@ class ReferenceComputer:
         """
         forward, device = forward or partial(_heads.forward, model), tensors_of(group.x)[0].device
         try:
-            with torch.no_grad(), _as_before(model, device), self._mode(model, device):
+            with torch.no_grad(), as_before(model, device), self._mode(model, device):
                 loss = criterion(forward(group.x, group.task_labels), group.y)
         except Exception as error:
             if _is_of_one_sample(error):
                 raise ValueError(_of_one_sample("a group of the memory")) from error
             raise ValueError(
-                f"the loss of samples of the memory cannot be computed: {_reason(error)}; the forward pass "
+                f"the loss of samples of the memory cannot be computed: {reason_of(error)}; the forward pass "
                 "takes inputs and task labels, and the criterion its output and targets."
             ) from error
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-            raise ValueError(f"the criterion must return one number, the mean loss of samples; got {found}.")
+        checked_loss(loss)
 
     @contextmanager
     def _mode(self, model: nn.Module, device: torch.device) -> Iterator[None]:
@@ -227,23 +221,23 @@ class ReferenceComputer:
         if self.chosen == "loop":
             return self._compute(groups, *arguments)
         self._steps += 1
-        before = _copies_of_buffers(model)
+        before = copies_of_buffers(model)
         try:
             problem = _hooked(model, parameters)
             is_whole = self._steps == _CHECKED_STEP
             is_tried = is_whole or (self._has_untried and _is_due(self._steps))
             if problem is None and is_tried:
                 is_small = _row_bytes(parameters) * len(groups) <= KEPT_ROWS_BYTES
-                problem = self._try(groups if is_whole and is_small else _few(groups), *arguments)
+                problem = self._tried(groups if is_whole and is_small else few(groups), *arguments)
             rows = self._compute(groups, *arguments) if problem is None else None
             if problem is None and self._is_new(self._layerwise.path) and not is_tried:
-                problem = self._try(_few(groups), *arguments)
+                problem = self._tried(few(groups), *arguments)
                 rows = rows if problem is None else None
         except Exception as error:  # an error of the model's own comes once more from the loop
-            problem, rows = _reason(error), None
+            problem, rows = reason_of(error), None
         if rows is not None:
             return rows
-        _put_back(before)
+        put_back(before)
         if self.backend == "layerwise":
             raise _refusal(str(problem))
         self._take("loop", _looped, str(problem))
@@ -275,38 +269,18 @@ class ReferenceComputer:
         reason = _gains_nothing(groups, model, parameters) if self.backend == "auto" else None
         if reason is not None:
             return self._take("loop", _looped, reason)
-        problem = _hooked(model, parameters) or self._try(_few(groups), model, forward, criterion, parameters)
+        arguments = (model, forward, criterion, parameters)
+        problem = _hooked(model, parameters) or self._tried(few(groups), *arguments)
         if problem is None:
             return self._take("layerwise", self._layerwise, "its gradients are those of the loop")
         if self.backend == "layerwise":
             raise _refusal(problem)
         return self._take("loop", _looped, problem)
 
-    def _try(
-        self,
-        groups: StepGroups,
-        model: nn.Module,
-        forward: Forward,
-        criterion: Criterion,
-        parameters: Sequence[nn.Parameter],
-    ) -> str | None:
-        """What is wrong with the layer-wise gradients on these groups, or None.
-
-        No rule can see what a model does with a weight outside of its layer. So the gradients are compared.
-        Notes whether a parameter has none, which shows nothing.
-        """
-        with _as_before(model, groups.device):
-            expected = loop(groups, model, forward, criterion, parameters)
-            state = [buffer.clone() for buffer in model.buffers()]
-        with _as_before(model, groups.device):
-            try:
-                found = Layerwise(sample_bytes=1.0)(groups, model, forward, criterion, parameters).dense()
-            except Exception as error:  # of a model or criterion that takes no samples of several groups
-                return _reason(error)
-            problem = _other_state(model, state, expected.dtype)
-        parts = torch.split(expected, [p.numel() for p in parameters], dim=1)
-        self._has_untried = not all(part.any() for part in parts)
-        return problem or _other_gradients(found, expected, model, parameters)
+    def _tried(self, groups: StepGroups, *arguments: Any) -> str | None:
+        """What is wrong with the layer-wise gradients on these groups, or None."""
+        problem, self._has_untried = trial(groups, *arguments)
+        return problem
 
     def _take(self, name: Backend, compute: _Compute, reason: str = "") -> None:
         self.chosen, self._compute, self.reason = name, compute, reason
@@ -367,12 +341,6 @@ def _hooked(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str | None:
     return f"the parameter {name!r} has a hook on its gradient"
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error, with its type where it is none of ours or torch's."""
-    line = str(error).partition("\n")[0]
-    return line if isinstance(error, LayerwiseError | RuntimeError) else f"{type(error).__name__}: {line}"
-
-
 def _refusal(problem: str) -> ValueError:
     return ValueError(f"references='layerwise' does not fit this model: {problem}; use 'loop' or 'auto'.")
 
@@ -380,73 +348,3 @@ def _refusal(problem: str) -> ValueError:
 def _is_due(step: int) -> bool:
     """Whether to try again what could not be tried: in the first steps, and then each twice as late."""
     return step in (2, 3) or (step > 3 and step & (step - 1) == 0)
-
-
-def _other_state(model: nn.Module, expected: Sequence[Tensor], dtype: torch.dtype) -> str | None:
-    """The problem with what the passes have left in the model's buffers, such as running statistics."""
-    _, tolerance = _PROBE_TOLERANCES.get(dtype, _PROBE_TOLERANCE)
-    for (name, found), value in zip(model.named_buffers(), expected, strict=True):
-        difference, norm = (float(x.double().norm()) for x in (found.double() - value.double(), value))
-        if difference > tolerance * norm:
-            return f"{name!r} is not what the loop makes of it"
-    return None
-
-
-def _other_gradients(
-    found: Tensor, expected: Tensor, model: nn.Module, parameters: Sequence[nn.Parameter]
-) -> str | None:
-    """The problem with gradients that are not the expected ones."""
-    start = 0
-    names = {id(p): name for name, p in model.named_parameters()}
-    of_parameter, of_row = _PROBE_TOLERANCES.get(expected.dtype, _PROBE_TOLERANCE)
-    scale = torch.linalg.vector_norm(expected.double(), dim=1)
-    for p in parameters:
-        columns = slice(start, start + p.numel())
-        start += p.numel()
-        difference = torch.linalg.vector_norm((found[:, columns] - expected[:, columns]).double(), dim=1)
-        norm = torch.linalg.vector_norm(expected[:, columns].double(), dim=1)
-        is_missed = (found[:, columns] == 0).all(dim=1) & (norm > 1e-6 * scale)
-        if not bool(((difference <= of_parameter * norm + of_row * scale) & ~is_missed).all()):
-            return f"the gradients of {names[id(p)]!r} are not those of the loop"
-    return None
-
-
-def _few(groups: StepGroups) -> StepGroups:
-    """A few samples of a few groups: the first, the last, and two that go in one pass where not all do."""
-    last = len(groups) - 1
-    chosen = {round(i * last / (_PROBE_GROUPS - 1)) for i in range(_PROBE_GROUPS)}
-    if groups.task_labels is not None or groups.end_of_form(0) <= last:
-        for k in islice(filter(partial(_meets_the_next, groups), range(last)), 1):
-            chosen |= {k, k + 1}
-    kept = sorted(chosen)
-    sizes = tuple(max(1, min(groups.sizes[k], _PROBE_SAMPLES - i)) for i, k in enumerate(kept))
-    starts = [sum(groups.sizes[:k]) for k in kept]
-    positions = [start + i for start, size in zip(starts, sizes, strict=True) for i in range(size)]
-    return groups.take(Draw(torch.tensor(positions).numpy(), sizes, tuple(kept)))
-
-
-def _meets_the_next(groups: StepGroups, k: int) -> bool:
-    """Whether a group and the next one go through the whole model together."""
-    is_one_task = groups.task_labels is None or groups.tasks[k] == groups.tasks[k + 1] is not None
-    return is_one_task and groups.end_of_form(k) > k + 1
-
-
-@contextmanager
-def _as_before(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Undoes what passes do to the model's buffers, such as running statistics, and to the generators."""
-    before = _copies_of_buffers(model)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        _put_back(before)
-
-
-def _copies_of_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    return [(buffer, buffer.clone()) for buffer in model.buffers()]
-
-
-@torch.no_grad()
-def _put_back(copies: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, value in copies:
-        buffer.copy_(value)

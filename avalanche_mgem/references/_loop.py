@@ -66,7 +66,15 @@ def check_reduction(criterion: Any) -> None:
 
 
 def _loss(criterion: Criterion, forward: Forward, group: Any) -> Tensor:
-    loss: Any = criterion(forward(group.x, group.task_labels), group.y)
+    return checked_loss(criterion(forward(group.x, group.task_labels), group.y))
+
+
+def checked_loss(loss: Any) -> Tensor:
+    """What a criterion has given, if it is a tensor of one number.
+
+    Raises:
+        ValueError: if not.
+    """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"loss of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"the criterion gives a {found}; {_WANTED}")

@@ -705,9 +705,9 @@ def test_a_parameter_without_gradient_at_first_is_tried_again():
 
 def test_what_cannot_be_tried_is_tried_in_few_steps(monkeypatch):
     model, references, groups = Shared().double(), ReferenceComputer(), six_inputs((5, 6))  # one is unused
-    tried, original = [], ReferenceComputer._try
+    tried, original = [], ReferenceComputer._tried
     monkeypatch.setattr(
-        ReferenceComputer, "_try", lambda self, *a: tried.append(self._steps) or original(self, *a)
+        ReferenceComputer, "_tried", lambda self, *a: tried.append(self._steps) or original(self, *a)
     )
     for _ in range(20):
         computed(references, groups, model)
@@ -727,7 +727,7 @@ def test_auto_takes_the_loop_where_only_running_statistics_would_differ():
 
 def test_another_path_that_is_right_is_tried_once(monkeypatch):
     tried = []
-    monkeypatch.setattr(ReferenceComputer, "_try", lambda *_: tried.append(1))
+    monkeypatch.setattr(ReferenceComputer, "_tried", lambda *_: tried.append(1))
     model, references, groups = Detour(torch.tanh).double(), ReferenceComputer(), six_inputs((5, 6, 4))
     for step in range(6):
         model.is_set = step % 2 == 1
