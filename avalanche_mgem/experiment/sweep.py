@@ -207,7 +207,16 @@ def _folder(config: DictConfig) -> Path | None:
 
 
 def _is_sweep(folder: Path) -> bool:
-    """Whether a sweep of this package has begun in the folder: by what Hydra's file says."""
+    """Whether a sweep of this package has begun in the folder: by what Hydra's file says.
+
+    A sweep may have been killed while Hydra wrote it: then there is nothing else, and it is empty, or begins
+    with our own name for folders of runs.
+    """
+    if os.listdir(folder) == [_SWEEP_FILE]:
+        with (folder / _SWEEP_FILE).open("rb") as file:
+            text = file.read()
+        if not text or b"${run_options:" in text:
+            return True
     try:
         config = OmegaConf.load(folder / _SWEEP_FILE)
         target = OmegaConf.select(config, "hydra.callbacks.sweep_table._target_")

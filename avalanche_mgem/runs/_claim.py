@@ -26,6 +26,7 @@ from avalanche_mgem.runs._whole import write_whole
 
 _PACKAGE = "avalanche-mgem"
 _FORMAT = 1
+_BEGINNING = json.dumps({"package": _PACKAGE, "format": _FORMAT})[:-1].encode()  # of a mark
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def foreign_names(folder: Path, *, hydra_has_begun: bool = True) -> list[str]:
     return sorted(
         path.name
         for path in folder.iterdir()
-        if not is_written_by_runs(path) or not (has_mark or path.name in unmarked)
+        if not is_written_by_runs(path) or not (has_mark or path.name in unmarked or _is_cut_mark(path))
     )
 
 
@@ -105,6 +106,15 @@ def is_marked(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(mark, dict) and (mark.get("package"), mark.get("format")) == (_PACKAGE, _FORMAT)
+
+
+def _is_cut_mark(file: Path) -> bool:
+    """Whether a run was killed while it wrote its mark: the file has the beginning of one, or nothing."""
+    if file.name != f"{UNFINISHED_FILE}.tmp":
+        return False
+    with file.open("rb") as found:
+        text = found.read(len(_BEGINNING))
+    return _BEGINNING.startswith(text)
 
 
 def is_complete(folder: Path) -> bool:

@@ -168,6 +168,19 @@ def test_a_folder_that_holds_no_sweep_is_left_alone(mgem: Mgem, tmp_path: Path) 
     assert (tmp_path / "mine/multirun.yaml").read_text() == "hydra: {job: {name: mgem}}\n"
 
 
+@pytest.mark.parametrize("size", [0, 600])
+def test_a_sweep_that_was_killed_while_its_file_was_written_goes_on(
+    mgem: Mgem, tmp_path: Path, size: int
+) -> None:
+    words = ("-m", "strategy=naive", "seed=-1", *SMALL, "hydra.sweep.dir=sweep")
+    mgem(*words)
+    text = (tmp_path / "sweep/multirun.yaml").read_text()
+    shutil.rmtree(tmp_path / "sweep")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/multirun.yaml").write_text(text[:size])
+    assert mgem(*words).out.startswith("going on in sweep: complete runs are kept, 0 so far\n")
+
+
 def test_names_with_separators_stay_in_the_sweep(mgem: Mgem, tmp_path: Path) -> None:
     (tmp_path / "mine/strategy/team").mkdir(parents=True)
     (tmp_path / "mine/strategy/team/mine.yaml").write_text("_target_: avalanche.training.Naive\n")

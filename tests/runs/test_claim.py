@@ -71,6 +71,28 @@ def test_a_name_alone_does_not_make_a_folder_ours(tmp_path: Path, name: str, tex
     refuse(tmp_path, r"\S+")
 
 
+@pytest.mark.parametrize("size", [0, 10, 43, 60, None])
+def test_a_run_that_was_killed_while_it_wrote_its_mark_is_no_obstacle(
+    tmp_path: Path, size: int | None
+) -> None:
+    with claimed(tmp_path):
+        mark = (tmp_path / ".unfinished").read_text()
+        (tmp_path / ".unfinished").rename(tmp_path / "kept")
+    (tmp_path / "kept").unlink()
+    (tmp_path / ".mgem.lock").touch()
+    (tmp_path / ".unfinished.tmp").write_text(mark[:size])
+    with claimed(tmp_path):
+        assert sorted(os.listdir(tmp_path)) == [".mgem.lock", ".unfinished"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"package": "mine", "format": 1}', "\x00", '{"package": "avalanche-mgem2"']
+)
+def test_the_name_of_a_mark_that_was_cut_is_not_enough(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".unfinished.tmp").write_text(text)
+    refuse(tmp_path, r"\.unfinished\.tmp")
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"package": "mine", "format": 1}', "\x00"])
 def test_files_with_the_names_of_ours_are_not_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / ".unfinished").write_text(text)
