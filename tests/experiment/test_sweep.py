@@ -324,7 +324,8 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     monkeypatch.delitem(group, "submitit_slurm.yaml")
     result = mgem("-m", "hydra/launcher=slurm", "strategy=naive", "seed=0", *SMALL)
     assert result.status == 2
-    assert result.err == "mgem: this launcher is an extra: pip install 'avalanche-mgem[slurm]'\n"
+    line = "this launcher is an extra: in a clone of avalanche-mgem, pip install '.[slurm]'"
+    assert result.err == f"mgem: {line}\n"
 
 
 def test_slurm_without_slurm_is_one_line(mgem: Mgem) -> None:
