@@ -319,7 +319,9 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     mgem: Mgem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
 
+    Plugins.instance()  # registers the launchers, where no test did before
     group = ConfigStore.instance().repo["hydra"]["launcher"]
     monkeypatch.delitem(group, "submitit_slurm.yaml")
     result = mgem("-m", "hydra/launcher=slurm", "strategy=naive", "seed=0", *SMALL)
