@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow coverage lint format bench clean
+.PHONY: help quickstart test test-slow coverage lint format bench docs clean
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint         lint, types and layers only"
 	@echo "make format       format the code"
 	@echo "make bench        speed and memory beside stock Avalanche, into docs/performance.md (DATASET_ROOT=DIR)"
+	@echo "make docs         the documentation as a site, into docs/_build"
 	@echo "make clean        remove the virtual environment and caches"
 
 quickstart: $(VENV)/installed
@@ -49,8 +50,13 @@ DATASET_ROOT ?= ~/.avalanche
 bench: $(VENV)/installed
 	$(BIN)/python -m bench --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
 
+# Every warning is an error. The examples run, and their pages have what they print.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build -W --keep-going --quiet docs docs/_build
+	@echo "docs/_build/index.html"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) docs/_api docs/_build docs/_examples .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -65,4 +71,9 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV); torch is large, the first time takes some minutes."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV); torch is large, the first time takes some minutes."
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@ $(VENV)/installed

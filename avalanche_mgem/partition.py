@@ -64,7 +64,7 @@ class Partition:
         """The modules' coordinates in the concatenation of the trainable parameters of ``model``.
 
         Computed anew only when the names or shapes of the trainable parameters have changed. The order is
-        that of :func:`~avalanche_mgem.parameters.trainable_parameters`.
+        that of ``trainable_parameters``.
 
         Args:
             model: the model.

@@ -42,7 +42,7 @@ def explain(error: Exception) -> str:
     """One line for any error; those of Hydra and OmegaConf get the allowed names."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in _EXTRAS:
         extra = _EXTRAS[error.missing_cfg_file]
-        return f"this launcher is an extra: pip install 'avalanche-mgem[{extra}]'"
+        return f"this launcher is an extra: in a clone of avalanche-mgem, pip install '.[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options: Iterable[str] = error.options

@@ -44,7 +44,7 @@ def project(
 
     For every module :math:`j` with coordinates :math:`B_j` where some row of
     :math:`G_{:,B_j}\, g_{B_j}` is negative, the update is :math:`z_{B_j} = g_{B_j} + G_{:,B_j}^\top v^*_j`
-    with the multipliers :math:`v^*_j` of :func:`~avalanche_mgem.functional._dual`; elsewhere it is ``g``.
+    with the multipliers :math:`v^*_j` of :func:`~avalanche_mgem.functional.dual`; elsewhere it is ``g``.
     At ``memory_strength=0`` this is the point nearest to ``g`` with :math:`G_{:,B_j} z_{B_j} \ge 0` for all
     :math:`j`. One module is GEM (Lopez-Paz and Ranzato, 2017, Eq. 11); several are p-mGEM, and several
     rows for each past experience d-mGEM (Liu et al., 2024, arXiv 2410.00868). Not differentiable.

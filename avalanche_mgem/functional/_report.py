@@ -61,7 +61,7 @@ class ProjectionReport:
 
     @cached_property
     def relative_change(self) -> Tensor:
-        """|z - g| / |g|."""
+        """:math:`|z - g| / |g|`."""
         return self._squared_change.sqrt() / self.norm
 
     @cached_property
@@ -72,7 +72,7 @@ class ProjectionReport:
 
     @cached_property
     def norm_z(self) -> Tensor:
-        """|z|."""
+        """:math:`|z|`."""
         squared = self.norm.square() + 2 * (self.v * self.b).sum() + self._squared_change
         return squared.clamp(min=0.0).sqrt()
 

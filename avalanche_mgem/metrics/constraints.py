@@ -16,7 +16,7 @@ from avalanche_mgem.runs import STEP_METRICS
 def constraint_metrics(
     *, minibatch: bool = False, epoch: bool = False, experience: bool = False
 ) -> list[PluginMetric]:
-    """What the constraints did in training, for strategies with an :class:`~avalanche_mgem.MGEMPlugin`.
+    """What the constraints did in training, for strategies with an ``MGEMPlugin``.
 
     Each metric emits seven values: the share of violated steps, the number of active constraints, the
     relative change of the gradient, its cosine with what it was and the worst with a reference gradient, and

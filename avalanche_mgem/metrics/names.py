@@ -17,7 +17,7 @@ SUFFIXES: dict[Level, str] = {"iteration": "_MB", "epoch": "_Epoch", "experience
 def packaged(
     metric: PluginMetric, values: Mapping[str, float], level: Level, strategy: Any
 ) -> list[MetricValue]:
-    """Values by their names in :data:`CONSTRAINT_METRICS`, as Avalanche's loggers take them."""
+    """Values by their names in ``CONSTRAINT_METRICS``, as Avalanche's loggers take them."""
     is_of_experience = level == "experience"
     return [
         MetricValue(
@@ -38,7 +38,7 @@ def constraint_row(metrics: Mapping[str, Any], experience: int) -> dict[str, flo
         experience: the experience's number in its stream.
 
     Returns:
-        values by their names in :data:`CONSTRAINT_METRICS`, without those that were not emitted: all of them
+        values by their names in ``CONSTRAINT_METRICS``, without those that were not emitted: all of them
         for a first experience, or without :func:`~avalanche_mgem.metrics.constraint_metrics`.
     """
     of_experience = re.compile(rf"(\w+)_Exp/train_phase/\w+_stream/(?:Task\d+/)?Exp{experience:03}")

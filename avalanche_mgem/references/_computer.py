@@ -37,7 +37,7 @@ class ReferenceComputer:
     - ``"loop"``: one group after another, as Avalanche's GEM. Serves every model.
     - ``"layerwise"``: one pass over all groups. Each layer's gradients follow from its input and its output's
       gradient, so that G is not held where it is larger than they are. Serves the models that
-      :class:`~avalanche_mgem.references._capture.Capture` can watch.
+      ``Capture`` can watch.
     - ``"auto"``: layerwise, if its gradients are those of the loop on up to 32 samples of a few groups;
       otherwise the loop. This is tried anew in each experience, when a second group appears, and when the
       model uses other layers or operations than in the steps before. While a parameter has no gradient, which

@@ -332,12 +332,15 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     mgem: Mgem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
 
+    Plugins.instance()  # registers the launchers, where no test did before
     group = ConfigStore.instance().repo["hydra"]["launcher"]
     monkeypatch.delitem(group, "submitit_slurm.yaml")
     result = mgem("-m", "hydra/launcher=slurm", "strategy=naive", "seed=0", *SMALL)
     assert result.status == 2
-    assert result.err == "mgem: this launcher is an extra: pip install 'avalanche-mgem[slurm]'\n"
+    line = "this launcher is an extra: in a clone of avalanche-mgem, pip install '.[slurm]'"
+    assert result.err == f"mgem: {line}\n"
 
 
 def test_slurm_without_slurm_is_one_line(mgem: Mgem) -> None:
