@@ -72,3 +72,17 @@ def test_every_test_that_the_page_on_reliability_names_is_there():
         fault, _, test = row.rsplit(" | ", maxsplit=2)
         file, name = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", test).groups()
         assert re.search(rf"^def {name}\(", (DOCS.parent / file).read_text(), flags=re.MULTILINE), fault
+
+
+def test_no_shell_takes_a_word_of_the_pages_for_a_pattern():
+    """zsh refuses an unquoted ``logger=[a,b]``, which it takes for names of files."""
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md"), *(DOCS.parent / "configs").rglob("*.yaml")]
+    found = []
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        shown = re.findall(r"^ {4,}(?:.*\bmgem|\w\S*=).*", text, flags=re.MULTILINE)
+        shown += re.findall(r"`([^`\n]*=[^`\n]*)`", text)
+        for line in shown:
+            bare = re.sub(r"'[^']*'|\"[^\"]*\"|\s#.*", "", line)
+            found += re.findall(r"(?:^|\s)(?:[+\w.]+=\S*[\[({*?]\S*|~\w\S*)", bare)
+    assert found == []
