@@ -297,3 +297,17 @@ def test_the_citation_is_that_of_the_file():
     assert f"version = {{{cff['version']}}}" in page
     assert cff["preferred-citation"]["title"] in page
     assert cff["preferred-citation"]["url"] in page
+
+
+def test_no_shell_takes_a_word_of_the_pages_for_a_pattern():
+    """zsh refuses an unquoted ``logger=[a,b]``, which it takes for names of files."""
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md"), *(DOCS.parent / "configs").rglob("*.yaml")]
+    found = []
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        shown = re.findall(r"^ {4,}(?:.*\bmgem|\w\S*=).*", text, flags=re.MULTILINE)
+        shown += re.findall(r"`([^`\n]*=[^`\n]*)`", text)
+        for line in shown:
+            bare = re.sub(r"'[^']*'|\"[^\"]*\"|\s#.*", "", line)
+            found += re.findall(r"(?:^|\s)(?:[+\w.]+=\S*[\[({*?]\S*|~\w\S*)", bare)
+    assert found == []

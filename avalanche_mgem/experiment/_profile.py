@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from avalanche_mgem.experiment._prepare import loader_options, prepare
+from avalanche_mgem.experiment.configuration import check_composed
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.runner import explained, make_strategy, parts_to_train
 from avalanche_mgem.plugins import MGEMPlugin
@@ -80,27 +81,30 @@ def profile(cfg: DictConfig) -> Profile:
     for key, minimum in (("steps", 1), ("warmup", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < minimum:
             raise UserError(f"{key}={cfg[key]}: it must be an integer, at least {minimum}")
+    steps, warmup = cfg.steps, cfg.warmup
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("steps", "warmup")])
+    check_composed(cfg)
     cfg, benchmark = prepare(cfg)
     options = loader_options(cfg)
     tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
     wait = partial(wait_for, cfg.device)
     with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(wait) as timeline, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress)
-        probe = _Probe(timeline, limit=cfg.warmup + cfg.steps)
+        probe = _Probe(timeline, limit=warmup + steps)
         strategy.plugins.insert(0, _switches(timeline, _FIRST))
         strategy.plugins += [_switches(timeline, _LAST), probe]
         for part in parts_to_train(strategy, benchmark):
             strategy.train(part, eval_streams=[], **options)
-        if len(probe.steps) <= cfg.warmup:
+        if len(probe.steps) <= warmup:
             raise UserError(
-                f"warmup={cfg.warmup}: the last experience has {len(probe.steps)} steps, and none is left to "
+                f"warmup={warmup}: the last experience has {len(probe.steps)} steps, and none is left to "
                 "measure; allowed are a smaller warmup, more samples or more train_epochs"
             )
         timeline.take()
         strategy.eval(tests, **options)
         evaluation = timeline.take()
     return Profile(
-        steps=probe.steps[cfg.warmup :],
+        steps=probe.steps[warmup:],
         step_phases=[_DATA, _GRADIENT, *(_PROJECTION if MGEMPlugin.of(strategy) else ()), _OPTIMIZER, _OTHER],
         evaluation=evaluation,
         samples=sum(len(experience.dataset) for experience in tests),

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment._checkpoints import Checkpoints
 from avalanche_mgem.experiment._environment import environment, reset_peak_memory
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
-from avalanche_mgem.experiment.errors import explain, say
+from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.evaluator import make_loggers
 from avalanche_mgem.experiment.runner import train_and_evaluate
 from avalanche_mgem.runs import (
@@ -68,11 +66,7 @@ def run(
     if isinstance(config, Mapping):
         return execute(OmegaConf.create(dict(config)), target)
     words = list(config)
-    try:
-        cfg = compose(*words)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
-    return execute(cfg, target, overrides=words)
+    return execute(compose(*words), target, overrides=words)
 
 
 def execute(

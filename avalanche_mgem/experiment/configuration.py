@@ -1,4 +1,4 @@
-"""The configuration files of the package: where they are, and what they make of a user's words."""
+"""What the configuration files of the package make of a user's words."""
 
 import os
 import re
@@ -10,20 +10,24 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from avalanche_mgem.runs import makes_another_run
+from avalanche_mgem.experiment._files import config_folder, defaults
+from avalanche_mgem.experiment._own_classes import look_in
+from avalanche_mgem.experiment._words import check_changes
+from avalanche_mgem.experiment.errors import explain, no_key
+from avalanche_mgem.runs import UserError, makes_another_run
 
 _LONGEST_NAME = 120  # of a folder: most file systems allow 255 bytes
-
-
-def config_folder() -> Path:
-    """The configuration: inside the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+_OWN = "custom"  # the option of a group for a class of the user's own
+_FILLED_IN = ("inferred", "output_dir")  # by the command alone
 
 
 def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> DictConfig:
@@ -31,32 +35,102 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
 
     Args:
         overrides: such as ``"strategy=gem"``, ``"seed=3"``.
-        config_dir: a folder of your own configuration files, as the command's ``--config-dir``.
+        config_dir: a folder of your own configuration files, as the command's ``--config-dir``. Classes in
+            Python files there are found too: it becomes the last folder in which this process looks for
+            modules.
 
     Returns:
         The configuration of one run.
 
     Raises:
-        hydra.errors.HydraException: for groups and keys that do not exist.
-        NotADirectoryError: if ``config_dir`` is no folder.
+        avalanche_mgem.experiment.UserError: in one line, for what does not exist or cannot be read.
 
     Example:
         >>> cfg = compose("strategy=gem", "strategy.memory_strength=0.25")
         >>> cfg.strategy.memory_strength, cfg.names.strategy
         (0.25, 'gem')
     """
+    check_changes(overrides)
     search_path = [] if config_dir is None else [_search_path(Path(config_dir))]
-    register_resolvers()
-    with (
-        _hydra_of_the_caller_kept(),
-        initialize_config_dir(version_base="1.3", config_dir=str(config_folder())),
-    ):
-        cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
-    names = {group: cfg.hydra.runtime.choices.get(group) for group in cfg.names}
+    register()
+    try:
+        with (
+            _hydra_of_the_caller_kept(),
+            initialize_config_dir(version_base="1.3", config_dir=str(config_folder())),
+        ):
+            cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
+    except UnicodeDecodeError as error:
+        raise UserError(f"a configuration file: {explain(error)}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UserError(explain(error)) from error
+    check_composed(cfg)
+    _name(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
-    cfg.names = names
+    if config_dir is not None:
+        look_in(Path(config_dir).absolute())
     return cfg
+
+
+def _name(cfg: DictConfig) -> None:
+    """Fills in the names that the options give; one that the user gave stays as it was typed."""
+    typed: Any = OmegaConf.to_container(cfg)
+    for group, name in defaults()["names"].items():
+        if isinstance(typed["names"], dict) and typed["names"].get(group) == name:
+            with resolving_hydra(cfg):
+                resolved = cfg.names[group]
+            cfg.names[group] = resolved
+
+
+def check_composed(cfg: DictConfig) -> None:
+    """Checks the keys of a configuration that was just composed.
+
+    Raises:
+        UserError: for a key that does not exist, and for one that the command fills in.
+    """
+    check_keys(cfg)
+    typed: Any = OmegaConf.to_container(cfg)
+    for key in _FILLED_IN:
+        if typed.get(key) != defaults()[key]:
+            raise UserError(f"{key}: the command fills it in; nothing is to be set here")
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Refuses keys that nothing reads. Those of a group are its class's arguments, which are checked later.
+
+    Raises:
+        UserError: for a key that does not exist, with the one that was probably meant.
+    """
+    if "experiment" in cfg:
+        raise UserError("experiment: the file of a named experiment must begin with # @package _global_")
+    for key in map(str, cfg):
+        if key not in (*defaults(), "hydra"):
+            raise UserError(_no_top_key(cfg, key))
+    inferred = cfg.get("inferred")
+    for key in map(str, inferred) if isinstance(inferred, DictConfig) else ():
+        if key not in defaults()["inferred"]:
+            raise UserError(no_key(cfg, f"inferred.{key}"))
+
+
+def _no_top_key(cfg: DictConfig, key: str) -> str:
+    known = cfg.copy()
+    with open_dict(known):
+        for other in map(str, cfg):
+            if other not in defaults():
+                del known[other]
+    return no_key(known, key)
+
+
+@contextmanager
+def resolving_hydra(cfg: DictConfig) -> Iterator[None]:
+    """Lets a whole configuration refer to Hydra's own part, as in the names of folders."""
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.set_config(cfg)
+    try:
+        yield
+    finally:
+        hydra_config.cfg = before
 
 
 @contextmanager
@@ -74,17 +148,29 @@ def _hydra_of_the_caller_kept() -> Iterator[None]:
 
 def _search_path(folder: Path) -> str:
     if not folder.is_dir():
-        raise NotADirectoryError(f"config_dir={folder}: there is no such folder")
+        raise UserError(f"config_dir={folder}: there is no such folder")
     # Not as_uri(): Hydra takes the path as it is, without decoding blanks.
     path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     return f"hydra.searchpath=['file://{path}']"
 
 
-def register_resolvers() -> None:
-    """Makes the functions of our configuration files known, in every process that reads one."""
+def register() -> None:
+    """Makes known what our configuration files need, in every process that reads one."""
+    # An option without arguments of ours, to which any can be added: a file cannot say that.
+    for group in ("strategy", "benchmark", "model", "optimizer"):
+        node = OmegaConf.create({"_target_": "???"}, flags={"struct": False})
+        ConfigStore.instance().store(group=group, name=_OWN, node=node)
+    OmegaConf.register_new_resolver("own_name", _own_name, replace=True)
     OmegaConf.register_new_resolver("run_options", _run_options, replace=True)
     OmegaConf.register_new_resolver("in_name", _in_name, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
+
+
+def _own_name(group: str, *, _root_: Any) -> str | None:
+    """The name of an option in tables and folders; that of the class where it is the user's own."""
+    choice = HydraConfig.get().runtime.choices.get(group)
+    target = OmegaConf.select(_root_, f"{group}._target_", throw_on_missing=False)
+    return str(target).rpartition(".")[2] if choice == _OWN and target else choice
 
 
 def _times(factor: int, number: int | None) -> int | None:

@@ -19,8 +19,11 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
+from avalanche_mgem.experiment._files import config_folder
+from avalanche_mgem.experiment._own_classes import look_in
 from avalanche_mgem.experiment._signals import ENDING, Stopped, stopping
-from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
+from avalanche_mgem.experiment._words import arranged
+from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
 from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.runs import (
@@ -40,7 +43,9 @@ from avalanche_mgem.runs import (
 # its traceback.
 _EXPECTED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, FloatingPointError, OSError)
 
-register_resolvers()  # on import: the processes of a launcher import this module and do not call main()
+_COMMANDS = ("profile",)  # what the first word can be
+
+register()  # on import: the processes of a launcher import this module and do not call main()
 
 
 def main() -> None:
@@ -58,6 +63,7 @@ def main() -> None:
     name, task = ("profile", profile_job) if is_profile else ("config", job)
     application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)
     try:
+        sys.argv[1:] = arranged(sys.argv[1:], _COMMANDS)
         with stopping(*ENDING), watched_sweeper():
             application()
     except _EXPECTED as error:
@@ -98,8 +104,10 @@ class _Kept(Exception):  # noqa: N818
 
 def job(cfg: DictConfig) -> None:
     """One run, alone or of a sweep. In a sweep, no error of one run ends the others."""
+    _look_for_own_classes()
     if HydraConfig.get().mode == RunMode.RUN:
         with _one_line_errors(cfg):
+            check_composed(cfg)
             _run(cfg)
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -110,6 +118,13 @@ def job(cfg: DictConfig) -> None:
             say(f"{folder.name}: {death}, after its results were written")
         else:
             _write_failure(folder, death)
+
+
+def _look_for_own_classes() -> None:
+    """In the working folder and that of ``--config-dir``, also in the processes of a launcher."""
+    runtime = HydraConfig.get().runtime
+    sources = (source for source in runtime.config_sources if source.provider == "command-line")
+    look_in(Path(runtime.cwd), *(Path(source.path).absolute() for source in sources))
 
 
 def _job_of_sweep(cfg: DictConfig) -> None:
@@ -136,6 +151,7 @@ def _write_failure(folder: Path, message: str, details: str = "") -> None:
 
 def profile_job(cfg: DictConfig) -> None:
     """``mgem profile``: prints a table, and writes nothing."""
+    _look_for_own_classes()
     with _one_line_errors(cfg):
         _profile(cfg)
 

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,7 +14,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from avalanche_mgem.experiment._files import defaults
 from avalanche_mgem.experiment._limits import check_limits
+from avalanche_mgem.experiment._own_classes import not_found
+from avalanche_mgem.experiment.configuration import check_keys
+from avalanche_mgem.experiment.errors import allowed
 from avalanche_mgem.runs import UserError, flatten, one_line, text
 
 GROUPS = ("benchmark", "strategy", "model", "optimizer")
@@ -40,7 +45,8 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key, its value and what is allowed.
     """
-    if missing := [key for key in (*_INTEGERS, *GROUPS, "names") if key not in cfg]:
+    check_keys(cfg)
+    if missing := [key for key in defaults() if key not in cfg and key != "logger"]:
         raise UserError(f"the configuration has no {missing[0]}; begin with what compose() gives")
     for key, (minimum, nullable) in _INTEGERS.items():
         value = cfg[key]
@@ -57,7 +63,10 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key}={cfg[key]}: it must be true or false")
     for group in GROUPS:
         if not isinstance(OmegaConf.select(cfg, f"{group}._target_"), str):
-            raise UserError(f"{group} needs a _target_, the import path of a class or function")
+            raise UserError(
+                f"{group} needs a _target_, the import path of a class or function: "
+                f"{group}._target_=my_package.MyClass"
+            )
     _check_names(cfg)
     if not isinstance(cfg.dataset_root, str) or not cfg.dataset_root:
         raise UserError(f"dataset_root={cfg.dataset_root}: it must be a folder")
@@ -110,8 +119,8 @@ def build(group: str, node: DictConfig, kind: type, **objects: Any) -> Any:
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
     except InstantiationException as error:
-        reason = error.__cause__ or error
-        raise UserError(f"{group}: {one_line(reason)}") from error
+        raise UserError(not_found(group, node._target_, error)) from error
+    _check_arguments(group, node._target_, factory, objects)
     _check_types(group, factory.func, factory.keywords)
     check_limits(group, node._target_, factory.keywords)
     if twice := sorted(objects.keys() & factory.keywords):
@@ -145,6 +154,24 @@ def blame(group: str, target: str, values: Mapping[str, Any], error: Exception) 
         return line
     given = ", ".join(f"{group}.{key}={text(value)}" for key, value in values.items())
     return f"{line} ({given})" if given else line
+
+
+def _check_arguments(group: str, target: str, factory: "partial[Any]", objects: Mapping[str, Any]) -> None:
+    """Refuses keys that the class does not take, and a class that does not take what mgem gives it."""
+    try:
+        parameters = inspect.signature(factory.func).parameters
+    except (ValueError, TypeError):  # of a class that is written in C
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    if unknown := [key for key in factory.keywords if key not in parameters]:
+        key, *others = unknown
+        line = f"{group}.{key}={text(factory.keywords[key])}: {target} takes no {key!r}"
+        if others:
+            line += f", and none of {', '.join(others)}; {group}=custom begins without arguments"
+        raise UserError(f"{line}; {allowed(key, parameters.keys() - objects.keys())}")
+    if lacking := sorted(objects.keys() - parameters.keys()):
+        raise UserError(f"{group} ({target}): it must take {', '.join(lacking)} too, which mgem gives it")
 
 
 def _check_types(group: str, target: Any, values: dict[str, Any]) -> None:

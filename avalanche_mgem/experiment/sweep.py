@@ -9,7 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from avalanche_mgem.experiment.configuration import check_composed, resolving_hydra
 from avalanche_mgem.experiment.errors import debugging, say
 from avalanche_mgem.runs import (
     Run,
@@ -92,7 +92,7 @@ class SweepTable(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Ends the program if the folder of a single run is not free."""
-        with _resolving(config):
+        with resolving_hydra(config):
             folder = Path(config.hydra.run.dir).absolute()
         _command.sweep, _command.folders = None, []
         _command.has_new_folder = not os.path.lexists(folder)
@@ -159,16 +159,17 @@ class OneRunOnly(Callback):
 
 
 def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
-    """Composes each run, as Hydra does, and checks that its folder is in the sweep.
+    """Composes each run, as Hydra does, and checks its keys, and that its folder is in the sweep.
 
     Raises:
-        UserError: for a folder that is elsewhere, or inside that of another run.
+        UserError: for a key that does not exist, a folder that is elsewhere, or inside that of another run.
     """
     for overrides in batch:
         config = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
+        check_composed(config)
         with open_dict(config):
             config.hydra.job.num = len(_command.folders)
-        with _resolving(config):
+        with resolving_hydra(config):
             _command.folders.append(_folder(config))
     folders = {folder for folder in _command.folders if folder is not None}
     for folder in folders:
@@ -179,18 +180,6 @@ def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
 def _end(message: str) -> None:
     say(message)
     raise SystemExit(2)
-
-
-@contextmanager
-def _resolving(config: DictConfig) -> Iterator[None]:
-    """Lets the configuration refer to Hydra's own part, as in the names of folders."""
-    hydra_config = HydraConfig.instance()
-    before = hydra_config.cfg
-    hydra_config.set_config(config)
-    try:
-        yield
-    finally:
-        hydra_config.cfg = before
 
 
 def _folder(config: DictConfig) -> Path | None:

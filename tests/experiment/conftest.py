@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from avalanche_mgem.experiment import _own_classes
 from avalanche_mgem.experiment.main import main
 
 
@@ -32,6 +33,8 @@ def mgem(
 ) -> Callable[..., Outcome]:
     """The command, in this process and an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the folders of the user's own classes join it
+    monkeypatch.setattr(_own_classes, "_folders", [])
     monkeypatch.setenv("COLUMNS", "80")
 
     def call(*arguments: str) -> Outcome:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import avalanche_mgem.experiment
@@ -51,11 +50,11 @@ def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None
         run([*SMALL, "seed=-1"])
     with pytest.raises(UserError, match="give a list"):
         run("strategy=gem")
-    with pytest.raises(HydraException, match="Could not find 'strategy/gm'"):
+    with pytest.raises(UserError, match=r"^no strategy is called 'gm'; did you mean"):
         compose("strategy=gm")
     with pytest.raises(UserError, match=r"^no strategy is called 'gm'; did you mean 'gem'\? allowed are"):
         run(["strategy=gm"])
-    with pytest.raises(UserError, match="the configuration has no seed"):
+    with pytest.raises(UserError, match="the configuration has no benchmark; begin with what compose"):
         run({})
     with pytest.raises(UserError, match="logger=csv needs a folder"):
         run([*SMALL, "logger=csv"])
@@ -67,7 +66,7 @@ def test_own_configuration_files_join_in(tmp_path: Path) -> None:
     assert compose("optimizer=mine", config_dir=tmp_path).optimizer.lr == 0.7
     (tmp_path / "a b, 'c'").symlink_to(tmp_path)
     assert compose("optimizer=mine", config_dir=tmp_path / "a b, 'c'").optimizer.lr == 0.7
-    with pytest.raises(NotADirectoryError, match="nowhere: there is no such folder"):
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
         compose("strategy=gem", config_dir=tmp_path / "nowhere")
 
 

@@ -237,12 +237,12 @@ def everything_in(folder: Path) -> str:
 
 
 def test_what_comes_from_the_environment_is_written_as_typed(mgem: Mgem, tmp_path: Path, secret: str) -> None:
-    words = [f"+token='{secret}'", "+also.text='x-${token}'", "seed='${oc.decode:${oc.env:MGEM_TEST_SEED}}'"]
+    words = [f"dataset_root='{secret}'", "seed='${oc.decode:${oc.env:MGEM_TEST_SEED}}'"]
     result = mgem("strategy=naive", *words, *SMALL, "hydra.run.dir=run")
     assert (result.status, result.err) == (0, "")
     assert SECRET not in result.out + everything_in(tmp_path / "run")
     config = OmegaConf.to_container(OmegaConf.load(tmp_path / "run/config.yaml"))
-    assert (config["token"], config["also"]["text"]) == (secret, "x-${token}")
+    assert config["dataset_root"] == secret
     assert config["seed"] == config["benchmark"]["seed"] == 3  # a number is a setting, which is needed
     # What the file is for still works: a report, and the sweep that is started again.
     assert load_results(tmp_path / "run").runs["seed"].tolist() == [3]

@@ -16,7 +16,7 @@ import pytest
 from avalanche.training import Naive
 from omegaconf import OmegaConf
 
-from avalanche_mgem.experiment.configuration import register_resolvers
+from avalanche_mgem.experiment.configuration import register
 from avalanche_mgem.report import load_results
 from avalanche_mgem.runs import claimed, is_running
 
@@ -251,8 +251,7 @@ def own_strategies(tmp_path: Path) -> dict[str, str]:
         "class Endless(Naive):\n"
         "    def train(self, *_, **__): time.sleep(600)\n"
     )
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    return {**ONE_THREAD, "PYTHONPATH": path}
+    return ONE_THREAD  # the working folder is importable in the processes of every launcher
 
 
 def start(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.Popen[str]":
@@ -350,7 +349,7 @@ def test_slurm_without_slurm_is_one_line(mgem: Mgem) -> None:
 
 
 def test_long_options_give_short_folder_names() -> None:
-    register_resolvers()
+    register()
     long = "strategy.num_modules=['" + 30 * "a/b*c" + "']"
     cfg = OmegaConf.create({"a": [], "b": ["x.y=0.5"], "c": [long], "d": [long.replace("a", "d")]})
     names = [OmegaConf.create({**cfg, "n": f"${{run_options:${{{key}}}}}"}).n for key in cfg]
@@ -360,7 +359,7 @@ def test_long_options_give_short_folder_names() -> None:
 
 
 def test_folder_names_have_what_makes_another_run() -> None:
-    register_resolvers()
+    register()
     words = ["strategy=gem", "seed=1", "benchmark.preload=false", "+strategy.memory_device=cpu", "logger=csv"]
     words += ["~x.y", "+z=1", "model=mlp"]
     cfg = OmegaConf.create({"words": words, "n": "${run_options:${words}}"})

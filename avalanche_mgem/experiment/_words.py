@@ -1,0 +1,61 @@
+"""The words of a command line, checked before Hydra reads them."""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from avalanche_mgem.experiment.errors import allowed
+from avalanche_mgem.runs import UserError, one_line
+
+# Hydra knows more of them, none of which a user of this command needs.
+_OPTIONS = (
+    "--help", "--version", "-m", "--multirun", "--config-dir", "--config-name", "--cfg", "--resolve",
+    "--package", "--info",
+)  # fmt: skip
+_CHANGE = re.compile(r"~[^=~+]|\+{0,2}[^=~+][^=]*=")
+
+
+def arranged(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
+    """A command line with all its words in one place: Hydra takes no others.
+
+    Args:
+        arguments: what comes after the name of the program.
+        commands: what the first word may be instead of a change.
+
+    Raises:
+        UserError: for an option that does not exist, and for a word that is no change.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    known, rest = parser.parse_known_args(arguments)
+    for word in rest:
+        if word.startswith("-"):
+            raise UserError(f"there is no option {word!r}; {allowed(word, _OPTIONS)}")
+    for word in (*known.overrides, *rest):
+        if not _CHANGE.match(word):
+            names = [*commands, "--help", "--version"]
+            raise UserError(
+                f"cannot read {word!r}: a change is KEY=VALUE, such as seed=3; else {allowed(word, names)}"
+            )
+    before = list(arguments)
+    for word in reversed(rest):
+        del before[len(before) - 1 - before[::-1].index(word)]
+    place = before.index(known.overrides[0]) + len(known.overrides) if known.overrides else len(before)
+    return [*before[:place], *rest, *before[place:]]
+
+
+def check_changes(words: Sequence[str]) -> None:
+    """Checks that each word is a change.
+
+    Raises:
+        UserError: for a word that is none.
+    """
+    for word in words:
+        if not isinstance(word, str) or not _CHANGE.match(word):
+            raise UserError(f"cannot read {word!r}: a change is KEY=VALUE, such as seed=3")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(one_line(message))

@@ -1,0 +1,148 @@
+"""Classes of the user's own: given on the command line, found beside it, and named in tables."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from avalanche_mgem.experiment import UserError, compose, run
+from avalanche_mgem.experiment._files import options_below
+from avalanche_mgem.experiment._own_classes import look_in
+from avalanche_mgem.experiment.settings import build
+
+Mgem = Callable[..., Any]
+SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40")
+SOURCE = """
+from avalanche.training import Naive
+
+class {name}(Naive):
+    def __init__(self, *, x, **base_kwargs):
+        super().__init__(**base_kwargs)
+        assert x == 1
+"""
+
+
+def help_examples(out: str) -> list[list[str]]:
+    """The words of each example, without ``mgem``."""
+    block = out.partition("Examples:\n")[2].partition("Results are in")[0].replace("\\\n", " ")
+    lines = [line for line in block.splitlines() if line.strip().startswith("mgem")]
+    return [shlex.split(re.split(r"\s{3,}(?=\S+ )", line.strip())[0]) for line in lines]
+
+
+def test_what_the_help_shows_works(mgem: Mgem, tmp_path: Path) -> None:
+    shown = help_examples(mgem("--help").out)
+    assert len(shown) > 10
+    changes = {}  # of all examples: to compose each takes a while
+    for program, *words in shown:
+        for word in words if program == "mgem" and "strategy=custom" not in words else ():
+            key, _, values = word.partition("=")
+            if options := options_below(key):
+                assert {*values.split(",")} <= {*options, "mine"}
+            elif values or key.startswith("~"):
+                changes[key] = re.sub(r"=range.*", "=0", word).partition(",")[0]
+    assert {"seed", "save_model", "~strategy.ridge", "hydra.run.dir"} <= changes.keys()
+    compose(*changes.values())
+
+    (own,) = (words for _, *words in shown if "strategy=custom" in words)
+    (tmp_path / "my_package.py").write_text(SOURCE.format(name="MyStrategy"))
+    result = mgem(*own, *SMALL)
+    assert (result.status, result.err) == (0, "")
+    (summary,) = tmp_path.glob("runs/permuted_digits/MyStrategy/seed0-*/summary.json")
+    assert json.loads(summary.read_text())["strategy"] == "MyStrategy"
+
+
+def test_a_class_in_the_folder_of_configuration_files(mgem: Mgem, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/in_config_dir.py").write_text(SOURCE.format(name="Other"))
+    target = "strategy._target_=in_config_dir.Other"
+    words = ("strategy=custom", target, "strategy.x=1", *SMALL)
+    result = mgem("-m", *words, "--config-dir", "mine", "hydra.sweep.dir=sweep")
+    assert (result.status, result.err) == (0, "")
+    assert re.search(r"^ ?Other +1 ", result.out, flags=re.MULTILINE)
+    assert len(list(tmp_path.glob("sweep/permuted_digits-Other-*/summary.json"))) == 1
+
+
+def test_python_finds_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "found_by_python.py").write_text(SOURCE.format(name="Third"))
+    words = ["strategy=custom", "strategy._target_=found_by_python.Third", "strategy.x=1", *SMALL]
+    result = run(compose(*words, config_dir=tmp_path))
+    assert result.names["strategy"] == "Third"
+    assert sys.path[-1] == str(tmp_path)  # it hides no other module
+
+
+@pytest.mark.parametrize("group", ["strategy", "benchmark", "model", "optimizer"])
+def test_each_group_has_an_option_without_arguments(group: str) -> None:
+    cfg = compose(f"{group}=custom", f"{group}._target_=a.B", f"{group}.c.d=1", f"{group}.e=2")
+    assert cfg[group] == {"_target_": "a.B", "c": {"d": 1}, "e": 2}
+    with pytest.raises(
+        UserError, match=rf"^{group} needs a _target_, .*: {group}._target_=my_package.MyClass"
+    ):
+        run([f"{group}=custom"])
+
+
+def test_a_name_that_the_user_gave_stays() -> None:
+    cfg = compose("strategy=custom", "strategy._target_=a.B", "names.strategy=mine")
+    assert cfg.names == {"strategy": "mine", "benchmark": "permuted_digits"}
+
+
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / f"{name}.py").write_text(source)
+    look_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (
+            "no_such.Thing",
+            r"model._target_=no_such.Thing: there is no module no_such; looked in .*{here}, .*",
+        ),
+        ("torch.nn.Liner", r"model._target_=torch.nn.Liner: torch.nn has no Liner; did you mean 'Linear'\?"),
+        ("torch.nn.Linear.nope", r"model._target_=torch.nn.Linear.nope: .*has no attribute 'nope'"),
+        (
+            "mgem_broken.Thing",
+            "model._target_=mgem_broken.Thing: it imports not_there, which is not installed",
+        ),
+        ("mgem_wrong.Thing", "model._target_=mgem_wrong.Thing: division by zero"),
+    ],
+)
+def test_a_class_that_is_not_found_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, said: str
+) -> None:
+    own(tmp_path, monkeypatch, "mgem_broken", "import not_there\n")
+    own(tmp_path, monkeypatch, "mgem_wrong", "1 / 0\n")
+    with pytest.raises(UserError) as error:
+        build("model", OmegaConf.create({"_target_": target}), torch.nn.Module)
+    assert re.fullmatch(said.format(here=re.escape(str(tmp_path))), str(error.value))
+    with pytest.raises(UserError, match=re.escape(f"model.a._target_={target}: ")):
+        build("model", OmegaConf.create({"_target_": "torch.nn.Identity", "a": {"_target_": target}}), object)
+
+
+def test_arguments_that_a_class_does_not_take_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "class Net:\n    def __init__(self, hidden, params=None): pass\n"
+    own(tmp_path, monkeypatch, "mgem_net", source)
+
+    def said(values: dict[str, Any], **objects: Any) -> str:
+        with pytest.raises(UserError) as error:
+            build("model", OmegaConf.create({"_target_": "mgem_net.Net", **values}), object, **objects)
+        return str(error.value)
+
+    one = "model.hiden=3: mgem_net.Net takes no 'hiden'; did you mean 'hidden'? allowed are hidden, params"
+    assert said({"hiden": 3}) == one
+    assert said({"a": 3, "b": 1, "c": 1}, params=[]) == (
+        "model.a=3: mgem_net.Net takes no 'a', and none of b, c; model=custom begins without arguments; "
+        "allowed are hidden"
+    )
+    lacks = "model (mgem_net.Net): it must take device, plugins too, which mgem gives it"
+    assert said({"hidden": 3}, device="cpu", plugins=[]) == lacks
