@@ -9,7 +9,7 @@ import torch
 from avalanche.benchmarks import CLScenario, with_classes_timeline
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from avalanche_mgem.data import damaged_file, missing_file, preload_with_note, subsample
+from avalanche_mgem.data import damaged_file, missing_file, preload_with_note, split_validation, subsample
 from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.settings import build, check_settings
 from avalanche_mgem.runs import UserError, one_line
@@ -38,6 +38,9 @@ def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
     benchmark = subsample(
         benchmark, cfg.samples_per_experience, cfg.test_samples_per_experience, seed=cfg.seed
     )
+    if cfg.get("validation") is not None:
+        # After the subset: a protocol of 1,000 samples an experience has no more of them for it.
+        benchmark = _with_validation(cfg, benchmark)
     if is_preloaded:
         benchmark, note = preload_with_note(benchmark, cfg.device if _is_cuda(cfg) else None)
         if note:
@@ -90,6 +93,14 @@ def _benchmark(cfg: DictConfig) -> Any:
         except (AttributeError, TypeError) as error:
             raise UserError(_no_labels(node._target_, "its data sets have no targets")) from error
     return benchmark
+
+
+def _with_validation(cfg: DictConfig, benchmark: Any) -> Any:
+    try:
+        return split_validation(benchmark, cfg.validation, seed=cfg.seed)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"fraction={cfg.validation}: ")
+        raise UserError(f"validation={cfg.validation}: {reason}") from error
 
 
 def _no_labels(target: str, reason: str) -> str:
