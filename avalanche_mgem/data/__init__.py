@@ -6,6 +6,7 @@ from avalanche_mgem.data._files import DecodedImages, RGBImages
 from avalanche_mgem.data._missing import MNIST_FILES, missing_file
 from avalanche_mgem.data._preload import preload, preload_with_note
 from avalanche_mgem.data._subsample import subsample
+from avalanche_mgem.data._validation import split_validation
 
 __all__ = [
     "MNIST_FILES",
@@ -16,5 +17,6 @@ __all__ = [
     "missing_file",
     "preload",
     "preload_with_note",
+    "split_validation",
     "subsample",
 ]

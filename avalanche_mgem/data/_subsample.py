@@ -1,5 +1,8 @@
 """Smaller experiences for any benchmark."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import torch
 from avalanche.benchmarks import (
     CLScenario,
@@ -49,12 +52,26 @@ def subsample(
         name: [_subset(experience.dataset, limits.get(name), generator) for experience in stream]
         for name, stream in benchmark.streams.items()
     }
-    experiences = [experience for stream in benchmark.streams.values() for experience in stream]
-    if not all(hasattr(experience, "task_labels") for experience in experiences):
-        return with_classes_timeline(benchmark_from_datasets(**subsets))
-    labels = {name: [experience.task_labels for experience in benchmark.streams[name]] for name in subsets}
+    return rebuilt(subsets, benchmark.streams)
+
+
+def rebuilt(
+    datasets: Mapping[str, Sequence[AvalancheDataset]], like: Mapping[str, Iterable[Any]]
+) -> CLScenario:
+    """A benchmark of the data sets, with the task labels of other streams.
+
+    Args:
+        datasets: of each stream.
+        like: a stream of each of these names, whose experiences have the task labels, if they have any.
+    """
+    experiences = {name: list(like[name]) for name in datasets}
+    if not all(
+        hasattr(experience, "task_labels") for stream in experiences.values() for experience in stream
+    ):
+        return with_classes_timeline(benchmark_from_datasets(**datasets))
+    labels = {name: [experience.task_labels for experience in stream] for name, stream in experiences.items()}
     # dataset_benchmark would leave the training transforms switched on in the test stream.
-    return GenericCLScenario(stream_definitions={name: (subsets[name], labels[name]) for name in subsets})
+    return GenericCLScenario(stream_definitions={name: (datasets[name], labels[name]) for name in datasets})
 
 
 def _subset(dataset: AvalancheDataset, limit: int | None, generator: Generator) -> AvalancheDataset:

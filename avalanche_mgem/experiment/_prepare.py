@@ -1,6 +1,6 @@
 """What comes before a model: the checks of a configuration, and its benchmark."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import prod
 from numbers import Integral
 from typing import Any
@@ -9,17 +9,21 @@ import torch
 from avalanche.benchmarks import CLScenario, with_classes_timeline
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from avalanche_mgem.data import damaged_file, missing_file, preload_with_note, subsample
+from avalanche_mgem.data import damaged_file, missing_file, preload_with_note, split_validation, subsample
 from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.settings import build, check_settings
 from avalanche_mgem.runs import UserError, one_line
 
+Built = tuple[dict[str, Any], Any]
+"""What a model must know of a benchmark, and the benchmark."""
 
-def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
+
+def prepare(cfg: DictConfig, build: Callable[[DictConfig], Built] | None = None) -> tuple[DictConfig, Any]:
     """Checks a configuration, builds its benchmark, and fills in what a model must know of it.
 
     Args:
         cfg: what :func:`~avalanche_mgem.experiment.compose` gives; it stays as it is.
+        build: in place of :func:`build_benchmark`, which None (default) takes.
 
     Returns:
         A complete configuration, which is read-only from here on, and the benchmark.
@@ -30,19 +34,28 @@ def prepare(cfg: DictConfig) -> tuple[DictConfig, Any]:
     cfg = cfg.copy()
     OmegaConf.set_readonly(cfg, False)  # it may come from an earlier call
     check_settings(cfg)
-    is_preloaded = _is_preloaded(cfg)
-    benchmark = _benchmark(cfg)
-    cfg.inferred = _inferred(str(cfg.benchmark._target_), benchmark)
-    _check_memory_strength(cfg)
+    _is_preloaded(cfg)
+    cfg.inferred, benchmark = (build or build_benchmark)(cfg)
     OmegaConf.set_readonly(cfg, True)
+    return cfg, benchmark
+
+
+def build_benchmark(cfg: DictConfig) -> Built:
+    """The benchmark of a configuration whose settings are checked, and what a model must know of it."""
+    benchmark = _benchmark(cfg)
+    inferred = _inferred(str(cfg.benchmark._target_), benchmark)
+    _check_memory_strength(cfg, inferred["n_experiences"])
     benchmark = subsample(
         benchmark, cfg.samples_per_experience, cfg.test_samples_per_experience, seed=cfg.seed
     )
-    if is_preloaded:
+    if cfg.get("validation") is not None:
+        # After the subset: a protocol of 1,000 samples an experience has no more of them for it.
+        benchmark = _with_validation(cfg, benchmark)
+    if _is_preloaded(cfg):
         benchmark, note = preload_with_note(benchmark, cfg.device if _is_cuda(cfg) else None)
         if note:
             say(note)
-    return cfg, benchmark
+    return inferred, benchmark
 
 
 def loader_options(cfg: DictConfig) -> dict[str, bool]:
@@ -90,6 +103,14 @@ def _benchmark(cfg: DictConfig) -> Any:
         except (AttributeError, TypeError) as error:
             raise UserError(_no_labels(node._target_, "its data sets have no targets")) from error
     return benchmark
+
+
+def _with_validation(cfg: DictConfig, benchmark: Any) -> Any:
+    try:
+        return split_validation(benchmark, cfg.validation, seed=cfg.seed)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"fraction={cfg.validation}: ")
+        raise UserError(f"validation={cfg.validation}: {reason}") from error
 
 
 def _no_labels(target: str, reason: str) -> str:
@@ -155,9 +176,9 @@ def _image_shape(target: str, name: str, stream: Any) -> list[int]:
     return list(image.shape)
 
 
-def _check_memory_strength(cfg: DictConfig) -> None:
+def _check_memory_strength(cfg: DictConfig, n_experiences: int) -> None:
     """Refuses a list with too few values before the training, which would end in its last experiences."""
-    values, n_experiences = cfg.strategy.get("memory_strength"), cfg.inferred.n_experiences
+    values = cfg.strategy.get("memory_strength")
     if OmegaConf.is_list(values) and len(values) < n_experiences:
         raise UserError(
             f"strategy.memory_strength has {len(values)} values for {n_experiences} experiences; give one "

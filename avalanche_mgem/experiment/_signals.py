@@ -22,6 +22,10 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
 
+class KeptStudy(Exception):  # noqa: N818
+    """The folder of a study that was interrupted; its trials are in it."""
+
+
 @contextmanager
 def stopping(*numbers: int) -> Iterator[None]:
     """Makes an exception of the first of these signals; the next ones do not disturb the end that it brings.

@@ -1,7 +1,8 @@
 """What a run measures, with Avalanche's evaluation plugin, and where it is logged."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from avalanche.evaluation.metrics import (
@@ -13,7 +14,7 @@ from avalanche.evaluation.metrics import (
     ram_usage_metrics,
     timing_metrics,
 )
-from avalanche.logging import BaseLogger
+from avalanche.logging import BaseLogger, CSVLogger
 from avalanche.training.plugins import EvaluationPlugin
 from omegaconf import DictConfig
 
@@ -47,11 +48,27 @@ def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> Evaluation
     return EvaluationPlugin(*metrics, loggers=[*loggers] or [BaseLogger()])
 
 
-def accuracies(metrics: dict[str, Any]) -> list[float]:
-    """The accuracy on each test experience. The stream's accuracy would be weighted by samples."""
+@contextmanager
+def accuracy_only(evaluator: EvaluationPlugin) -> Iterator[None]:
+    """Measures accuracy and loss alone, in evaluations of another stream than the test stream.
+
+    Avalanche's forgetting and transfer know an experience by its number, whatever its stream, and its CSV
+    files have no column for the stream.
+    """
+    metrics, loggers = evaluator.metrics, evaluator.loggers
+    evaluator.metrics = [metric for metric in metrics if str(metric).startswith(("Top1_Acc", "Loss"))]
+    evaluator.loggers = [logger for logger in loggers if not isinstance(logger, CSVLogger)]
+    try:
+        yield
+    finally:
+        evaluator.metrics, evaluator.loggers = metrics, loggers
+
+
+def accuracies(metrics: dict[str, Any], stream: str = "test") -> list[float]:
+    """The accuracy on each experience of a stream. The stream's accuracy would be weighted by samples."""
     by_experience = {}
     for name, value in metrics.items():
-        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/test_stream/(?:Task\d+/)?Exp(\d+)", name)
+        match = re.fullmatch(rf"Top1_Acc_Exp/eval_phase/{stream}_stream/(?:Task\d+/)?Exp(\d+)", name)
         if match:
             by_experience[int(match[1])] = float(value)
     return [by_experience[number] for number in sorted(by_experience)]

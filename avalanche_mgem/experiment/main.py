@@ -21,13 +21,14 @@ import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._files import config_folder
 from avalanche_mgem.experiment._own_classes import look_in
-from avalanche_mgem.experiment._signals import ENDING, Stopped, stopping
+from avalanche_mgem.experiment._signals import ENDING, KeptStudy, Stopped, stopping
 from avalanche_mgem.experiment._words import arranged
 from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
 from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.runs import (
     FolderTakenError,
+    UserError,
     check_same_run,
     clear_checkpoints,
     clear_failure,
@@ -43,8 +44,6 @@ from avalanche_mgem.runs import (
 # its traceback.
 _EXPECTED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, FloatingPointError, OSError)
 
-_COMMANDS = ("profile",)  # what the first word can be
-
 register()  # on import: the processes of a launcher import this module and do not call main()
 
 
@@ -57,13 +56,15 @@ def main() -> None:
     if "--version" in sys.argv[1:]:  # Hydra's own would print Hydra's
         print(f"mgem {avalanche_mgem.__version__}")  # noqa: T201
         return
-    is_profile = sys.argv[1:2] == ["profile"]
-    if is_profile:
+    command = next((name for name in _TASKS if sys.argv[1:2] == [name]), "config")
+    if command != "config":
         del sys.argv[1]
-    name, task = ("profile", profile_job) if is_profile else ("config", job)
-    application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(task)
+    task = _TASKS.get(command, job)
+    application = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)
     try:
-        sys.argv[1:] = arranged(sys.argv[1:], _COMMANDS)
+        if command == "tune":
+            _take_words_of_tune()
+        sys.argv[1:] = arranged(sys.argv[1:], _TASKS)
         with stopping(*ENDING), watched_sweeper():
             application()
     except _EXPECTED as error:
@@ -89,6 +90,8 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
         say(f"interrupted after the run; its results are complete: {interrupt.__cause__}")
     elif isinstance(interrupt.__cause__, _Kept):
         say(f"interrupted; the same command with hydra.run.dir={interrupt.__cause__} goes on")
+    elif isinstance(interrupt.__cause__, KeptStudy):
+        say(f"interrupted; the same command goes on with the study in {interrupt.__cause__}")
     else:
         say("interrupted, nothing is kept of this run")
     return interrupt.status if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
@@ -154,6 +157,16 @@ def profile_job(cfg: DictConfig) -> None:
     _look_for_own_classes()
     with _one_line_errors(cfg):
         _profile(cfg)
+
+
+def tune_job(cfg: DictConfig) -> None:
+    """``mgem tune``: makes the trials of a study, and prints the best."""
+    with _one_line_errors(cfg):
+        _tune()
+
+
+# What the first word of a command may be, beside that of a run.
+_TASKS = {"profile": profile_job, "tune": tune_job}
 
 
 @contextmanager
@@ -237,3 +250,31 @@ def _profile(cfg: DictConfig) -> None:
     with quiet():
         result = profile(cfg)
     print_profile(result, f"{choices['strategy']} on {choices['benchmark']}, seed {cfg.seed}")
+
+
+_words_of_tune: list[str] = []  # of this process's command
+
+
+def _take_words_of_tune() -> None:
+    """Takes the words out of the command line that Hydra cannot read, such as ``log(0.003,0.3)``."""
+    from avalanche_mgem.experiment.tuning.settings import split_words
+
+    words = split_words(sys.argv[1:])
+    _words_of_tune[:] = words.own
+    sys.argv[1:] = [*words.runs, *(f"strategy={name}" for name in words.strategies[:1])]
+
+
+def _tune() -> None:
+    try:
+        from avalanche_mgem.experiment.tuning.api import tune
+        from avalanche_mgem.experiment.tuning.outcome import print_tuned
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise UserError(
+            "mgem tune needs Optuna: in a clone of avalanche-mgem, pip install '.[tune]'"
+        ) from error
+    hydra_cfg = HydraConfig.get()
+    given = [source.path for source in hydra_cfg.runtime.config_sources if source.provider == "command-line"]
+    runs = [word for word in _words(hydra_cfg) if not word.startswith("strategy=")]
+    print_tuned(tune([*_words_of_tune, *runs], config_dir=next(iter(given), None)))

@@ -23,7 +23,7 @@ from avalanche_mgem.data import BatchedEvaluation
 from avalanche_mgem.experiment._checkpoints import Checkpoints
 from avalanche_mgem.experiment._environment import peak_memory_mb
 from avalanche_mgem.experiment._prepare import loader_options
-from avalanche_mgem.experiment.evaluator import accuracies, make_evaluator
+from avalanche_mgem.experiment.evaluator import accuracies, accuracy_only, make_evaluator
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.settings import blame, build
 from avalanche_mgem.metrics import constraint_row
@@ -44,6 +44,8 @@ def train_and_evaluate(
 ) -> Result:
     """Trains on each experience of a benchmark, and tests on all after each.
 
+    With ``validation`` in the configuration it also tests on all validation experiences.
+
     Args:
         cfg: the configuration, from :func:`~avalanche_mgem.experiment._prepare.prepare`.
         benchmark: from there, too.
@@ -61,13 +63,14 @@ def train_and_evaluate(
     with ProgressBar(len(benchmark.train_stream)) as progress, cleared, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress, loggers)
         tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
+        valid = [] if cfg.get("validation") is None else list(benchmark.valid_stream)
         parts = parts_to_train(strategy, benchmark)
         if checkpoints is not None and checkpoints.found is not None:
             notes = checkpoints.restore(strategy)
-            so_far = _SoFar(**{part.name: notes[part.name] for part in fields(_SoFar)})
+            so_far = _SoFar(**{part.name: notes[part.name] for part in fields(_SoFar) if part.name in notes})
         else:
             so_far = _SoFar()
-            so_far.test(strategy, tests, options)
+            so_far.test(strategy, tests, valid, options)
         for number, part in enumerate(parts):
             if number < len(so_far.matrix) - 1:
                 continue
@@ -76,7 +79,7 @@ def train_and_evaluate(
             so_far.seconds_train += now(cfg.device) - before
             if row := constraint_row(metrics, number):
                 so_far.constraints.append({"experience": number, **row})
-            so_far.test(strategy, tests, options)
+            so_far.test(strategy, tests, valid, options)
             so_far.peak_memory_mb = _larger(so_far.peak_memory_mb, peak_memory_mb(cfg.device))
             if checkpoints is not None and number < len(parts) - 1:
                 checkpoints.save(strategy, asdict(so_far))
@@ -98,11 +101,17 @@ class _SoFar:
     seconds_eval: float = 0.0
     peak_memory_mb: float | None = None
     constraints: list[dict[str, float]] = field(default_factory=list)
+    valid_matrix: list[list[float]] = field(default_factory=list)
 
-    def test(self, strategy: Any, tests: Sequence[Any], options: Mapping[str, bool]) -> None:
-        """Tests on all experiences, for a row of the matrix."""
+    def test(
+        self, strategy: Any, tests: Sequence[Any], valid: Sequence[Any], options: Mapping[str, bool]
+    ) -> None:
+        """Tests on all experiences, for a row of the matrix, and on those of validation, if there are any."""
         before = now(strategy.device)
         self.matrix.append(accuracies(strategy.eval(tests, **options)))
+        if valid:
+            with accuracy_only(strategy.evaluator):
+                self.valid_matrix.append(accuracies(strategy.eval(valid, **options), "valid"))
         self.seconds_eval += now(strategy.device) - before
 
 

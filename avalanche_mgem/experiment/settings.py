@@ -58,6 +58,9 @@ def check_settings(cfg: DictConfig) -> None:
     if cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed}: it must be less than 2**32, for NumPy's generator")
     _check_numbers(cfg)
+    value = cfg.get("validation")
+    if value is not None and not (isinstance(value, float) and 0 < value < 1):
+        raise UserError(f"validation={value}: it must be a fraction above 0 and below 1, or null")
     for key in ("channels_last", "checkpoint", "save_model"):
         if not isinstance(cfg[key], bool):
             raise UserError(f"{key}={cfg[key]}: it must be true or false")

@@ -148,14 +148,17 @@ class SweepTable(Callback):
 
 
 class OneRunOnly(Callback):
-    """Refuses a sweep of ``mgem profile``.
+    """Refuses a sweep of ``mgem profile`` and ``mgem tune``.
 
     It leaves by ``SystemExit``, because Hydra turns a callback's exceptions into warnings.
     """
 
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Ends the program."""
-        _end("profile measures one run; leave out --multirun")
+        _end(f"{self._reason}; leave out --multirun")
 
 
 def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from avalanche_mgem.runs import LABELS, METRICS, Matrix, printable
+from avalanche_mgem.runs import LABELS, METRICS, VALID_ACC, Matrix, printable
 
 _SECONDS = ("seconds_train", "seconds_eval")
 _CHUNK = 10  # experiences side by side
@@ -19,9 +19,10 @@ def print_run(summary: dict[str, Any], matrix: Matrix, folder: str, threads: int
     console = Console(width=80)
     title = f"{summary['strategy']} on {summary['benchmark']}, seed {summary['seed']}"
     table = Table(title=Text(printable(title), style="table.title"), box=SIMPLE_HEAD)
-    for name in (*METRICS, *_SECONDS):
+    shown = [*METRICS, *([VALID_ACC] if VALID_ACC in summary else [])]
+    for name in (*shown, *_SECONDS):
         table.add_column(LABELS[name], justify="right")
-    metrics = (_number(summary[name]) for name in METRICS)
+    metrics = (_number(summary[name]) for name in shown)
     table.add_row(*metrics, *(f"{summary[name]:.1f}" for name in _SECONDS))
     console.print(table)
     if len(matrix) == len(matrix[0]) + 1:

@@ -30,17 +30,19 @@ def generalization_gap_metrics(
 ) -> list[PluginMetric]:
     """How often, and how far, a step goes against a past experience although its memory says it does not.
 
-    Measured on samples of the test stream: they are in no memory and never trained on, whatever the
-    strategy. Emitted after each training experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is
-    the same without it, bit for bit.
+    Measured on samples of the validation stream ``"valid"``, where the benchmark has one, and else on samples
+    of the test stream: they are in no memory and never trained on, whatever the strategy. Emitted after each
+    training experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is the same without it, bit for
+    bit.
 
     Args:
         patterns_per_exp: at most so many samples of each past experience. Default 256, GEM's memory.
         every: measured at every so many steps of an experience, from the first. Default 10, which with 256
             samples adds about a tenth of what GEM's reference gradients cost.
-        stream: experiences with such samples, one for each of the training stream. None (default) is the test
-            stream of the benchmark, which the experiences of Avalanche's ``benchmark_from_datasets`` do not
-            know: give it there. It becomes part of a checkpoint.
+        stream: experiences with such samples, one for each of the training stream. None (default) is the
+            benchmark's stream ``"valid"`` if that has an experience for each of training, and else its test
+            stream. The experiences of Avalanche's ``benchmark_from_datasets`` do not know their benchmark:
+            give a stream there. It becomes part of a checkpoint.
         seed: of the samples; None (default) takes the seed of torch's global generator without advancing it.
 
     Returns:
@@ -63,7 +65,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         self._references = ReferenceComputer(batchnorm="running")
         self._past: StepGroups | None = None
         self._stream = stream
-        self._found: Any = None  # the test stream, where none is given
+        self._found: Any = None  # the stream of held-out samples, where none is given
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +134,7 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
     def _held_out_experience(self, experience: Any) -> Any:
         """The one of held-out samples that belongs to one of training."""
         origin = origin_experience(experience)
-        stream = self._test_stream(origin) if self._stream is None else self._stream
+        stream = self._stream_of(origin) if self._stream is None else self._stream
         number = origin.current_experience
         if number >= len(stream):
             raise ValueError(
@@ -146,10 +148,12 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
             )
         return found
 
-    def _test_stream(self, origin: Any) -> Any:
+    def _stream_of(self, origin: Any) -> Any:
         benchmark = getattr(origin.origin_stream, "benchmark", None)
         streams = {} if benchmark is None else benchmark.streams
         tests, trained = streams.get("test", ()), streams.get(origin.origin_stream.name, ())
+        if len(valid := streams.get("valid", ())) == len(trained) > 0:
+            tests = valid
         if len(tests) == 0 or len(tests) != len(trained):
             found = f"{len(tests)} for {len(trained)}" if len(tests) else "none"
             raise ValueError(

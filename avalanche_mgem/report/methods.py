@@ -17,6 +17,7 @@ _PROTOCOL = {
     "test_samples_per_experience",
     "train_mb_size",
     "train_epochs",
+    "validation",
 }
 
 

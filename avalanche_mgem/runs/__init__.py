@@ -33,7 +33,15 @@ from avalanche_mgem.runs._files import (
 from avalanche_mgem.runs._formulas import Matrix, acc, all_metrics, bwd, forgetting, fwt, la
 from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
 from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
-from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, LABELS, METRICS, STEP_METRICS
+from avalanche_mgem.runs._names import (
+    CONSTRAINT_METRICS,
+    COSTS,
+    GAP_METRICS,
+    LABELS,
+    METRICS,
+    STEP_METRICS,
+    VALID_ACC,
+)
 from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
 from avalanche_mgem.runs._result import Result
@@ -63,6 +71,7 @@ __all__ = [
     "STEP_METRICS",
     "SUMMARY_FILE",
     "UNFINISHED_FILE",
+    "VALID_ACC",
     "WANDB_RUN_ID_FILE",
     "FolderTakenError",
     "Matrix",

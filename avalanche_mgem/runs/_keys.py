@@ -19,6 +19,8 @@ _MACHINE = {
     "output_dir",
     "preload",
 }
+# Keys that runs of older versions lack, with the value that says what these did.
+_ADDED = {"validation": None}
 
 
 def makes_another_run(key: str) -> bool:
@@ -48,6 +50,15 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def without_added(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without a key that an older version lacks, where its value is what that version did.
+
+    >>> without_added({"seed": 0, "validation": None}), without_added({"validation": 0.1})
+    ({'seed': 0}, {'validation': 0.1})
+    """
+    return {key: value for key, value in flat.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def text(value: Any) -> str:

@@ -3,6 +3,9 @@
 METRICS = ("acc", "bwd", "la", "fwt", "forgetting")
 """What the accuracy matrix comes to, as fractions."""
 
+VALID_ACC = "valid_acc"
+"""ACC on validation samples, of a run that has any."""
+
 COSTS = ("seconds_train", "seconds_eval", "seconds_data", "peak_memory_mb")
 """Seconds in training, in evaluation and in building the benchmark; memory in MiB."""
 
@@ -32,6 +35,7 @@ LABELS = {
     "la": "LA",
     "fwt": "FWT",
     "forgetting": "forgetting",
+    VALID_ACC: "valid ACC",
     "seconds_train": "train s",
     "seconds_eval": "test s",
     "seconds_data": "data s",

@@ -26,7 +26,7 @@ from avalanche_mgem.runs._files import (
     SUMMARY_FILE,
     UNFINISHED_FILE,
 )
-from avalanche_mgem.runs._keys import flatten
+from avalanche_mgem.runs._keys import flatten, without_added
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, METRICS
 from avalanche_mgem.runs._one_line import one_line, printable
 
@@ -133,7 +133,7 @@ def read_run(path: Path) -> Run:
         UserError: in one line that begins with the file that is missing or not as it should be.
     """
     summary = _shown(_summary(path / SUMMARY_FILE))
-    config = _shown(flatten(read_config(path / CONFIG_FILE)))
+    config = _shown(without_added(flatten(read_config(path / CONFIG_FILE))))
     matrix = _matrix(path / MATRIX_FILE)
     constraints = _constraints(path / CONSTRAINTS_FILE) if (path / CONSTRAINTS_FILE).exists() else None
     environment = _shown(flatten(_json(path / ENVIRONMENT_FILE)))

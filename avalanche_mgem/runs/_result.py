@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from avalanche_mgem.runs._formulas import acc, all_metrics
+from avalanche_mgem.runs._names import VALID_ACC
 
 if TYPE_CHECKING:
     import pandas
@@ -25,6 +26,7 @@ class Result:
         constraints: what the constraints did in each experience that had any: its number under
             ``"experience"``, and means over its steps, see :mod:`avalanche_mgem.metrics`.
         model: the trained model, a module of torch; None where the result was read from files.
+        valid_matrix: what ``matrix`` is on the validation samples; empty for a run without any.
 
     Example:
         >>> names = {"strategy": "gem", "benchmark": "digits"}
@@ -41,6 +43,7 @@ class Result:
     seed: int
     constraints: list[dict[str, float]] = field(default_factory=list)
     model: Any = field(default=None, compare=False)
+    valid_matrix: list[list[float]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         name = f"{self.names.get('strategy')} on {self.names.get('benchmark')}, seed {self.seed}"
@@ -51,6 +54,7 @@ class Result:
         """The contents of ``summary.json``."""
         return {
             **all_metrics(self.matrix),
+            **({VALID_ACC: acc(self.valid_matrix)} if self.valid_matrix else {}),
             "seconds_train": self.seconds_train,
             "seconds_eval": self.seconds_eval,
             "seconds_data": self.seconds_data,

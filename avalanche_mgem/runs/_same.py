@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from avalanche_mgem.runs._errors import UserError
 from avalanche_mgem.runs._files import CONFIG_FILE
-from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
+from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text, without_added
 from avalanche_mgem.runs._read import read_config
 from avalanche_mgem.runs._written import written
 
@@ -51,5 +51,5 @@ def differences(saved: Mapping[str, Any], asked: DictConfig) -> list[str]:
 
 
 def _texts(config: Any) -> dict[str, str]:
-    values: Mapping[str, Any] = flatten(config)
+    values = without_added(flatten(config))
     return {key: text(value) for key, value in values.items() if makes_another_run(key)}

@@ -64,19 +64,24 @@ def same(one: Result, other: Result) -> bool:
     ]
     weights = [r.model.state_dict() for r in (one, other)]
     equal = [torch.equal(value, weights[1][name]) for name, value in weights[0].items()]
-    return one.matrix == other.matrix and rows[0] == rows[1] and all(equal) and len(weights[1]) == len(equal)
+    matrices = [(r.matrix, r.valid_matrix) for r in (one, other)]
+    return matrices[0] == matrices[1] and rows[0] == rows[1] and all(equal) and len(weights[1]) == len(equal)
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Call to deprecated function update:DeprecationWarning")
-@pytest.mark.parametrize("strategy", [*STRATEGIES, "replay multi-head", "dmgem multi-head"])
+@pytest.mark.parametrize(
+    "strategy", [*STRATEGIES, "replay multi-head", "dmgem multi-head", "replay validation"]
+)
 def test_every_strategy_goes_on_bit_for_bit(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, _, heads = strategy.partition(" ")
+    name, _, kind = strategy.partition(" ")
     words = [f"strategy={name}", *SMALL]
-    if heads or name == "er_ace":
-        words[1:2] = ["benchmark=split_digits", f"benchmark.return_task_id={bool(heads)}".lower()]
+    if kind == "validation":
+        words += ["validation=0.1", "gap_patterns_per_exp=3", "gap_every=1"]
+    elif kind or name == "er_ace":
+        words[1:2] = ["benchmark=split_digits", f"benchmark.return_task_id={bool(kind)}".lower()]
     cfg = compose(*words)
     whole, after_whole = execute(cfg, None), drawn()
     parts = 1 if name == "joint" else len(whole.matrix) - 1

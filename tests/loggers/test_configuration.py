@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from avalanche_mgem.experiment.configuration import compose, config_folder
-from avalanche_mgem.runs import all_metrics
+from avalanche_mgem.runs import Result
 
 LOGGERS = ["csv", "tensorboard", "text", "wandb"]
 SWEEP = config_folder() / "wandb_sweep.yaml"
@@ -57,7 +57,7 @@ def test_the_sweep_file_runs_the_command():
     """Every value becomes an override that the command understands, by W&B's own construction of the line."""
     sweep = yaml.safe_load(SWEEP.read_text())
     parameters = {name: spec.get("values", [spec.get("value")]) for name, spec in sweep["parameters"].items()}
-    assert set(parameters) == {"benchmark", "strategy", "strategy.memory_strength", "seed"}
+    assert set(parameters) == {"validation", "benchmark", "strategy", "strategy.memory_strength", "seed"}
     for number in range(max(map(len, parameters.values()))):
         chosen = {name: values[number % len(values)] for name, values in parameters.items()}
         variables = create_sweep_command_args({"args": {name: {"value": v} for name, v in chosen.items()}})
@@ -68,14 +68,13 @@ def test_the_sweep_file_runs_the_command():
         assert line[:3] == ["env", "mgem", "logger=wandb"]
         cfg = compose(*line[2:])
         assert (cfg.names.strategy, cfg.names.benchmark) == (chosen["strategy"], chosen["benchmark"])
-        assert (cfg.strategy.memory_strength, cfg.seed) == (
-            chosen["strategy.memory_strength"],
-            chosen["seed"],
-        )
+        values = cfg.strategy.memory_strength, cfg.seed, cfg.validation
+        assert values == (chosen["strategy.memory_strength"], chosen["seed"], 0.1)
 
 
 def test_the_sweep_file_asks_for_a_number_that_a_run_has():
     sweep = yaml.safe_load(SWEEP.read_text())
     assert sweep["method"] == "grid"
-    assert sweep["metric"] == {"name": "acc", "goal": "maximize"}
-    assert sweep["metric"]["name"] in all_metrics([[0.1], [0.9]])
+    assert sweep["metric"] == {"name": "valid_acc", "goal": "maximize"}
+    result = Result([[0.1], [0.9]], 0.0, 0.0, 0.0, None, {}, 0, valid_matrix=[[0.2], [0.8]])
+    assert result.summary[sweep["metric"]["name"]] == 0.8

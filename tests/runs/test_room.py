@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from avalanche_mgem import runs
-from avalanche_mgem.runs import CONSTRAINT_METRICS, COSTS, LABELS, METRICS, mean_interval
+from avalanche_mgem.runs import CONSTRAINT_METRICS, COSTS, LABELS, METRICS, VALID_ACC, mean_interval
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_every_number_of_a_run_has_a_label() -> None:
-    names = (*METRICS, *COSTS, *CONSTRAINT_METRICS)
+    names = (*METRICS, VALID_ACC, *COSTS, *CONSTRAINT_METRICS)
     assert sorted(LABELS) == sorted(names)
     assert len(set(LABELS.values())) == len(names)
     assert all(name.islower() and name.replace("_", "").isalpha() for name in names)

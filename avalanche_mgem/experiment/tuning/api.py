@@ -1,0 +1,219 @@
+"""A study, from Python or from the command."""
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.trial import Trial
+
+from avalanche_mgem.experiment._files import config_folder
+from avalanche_mgem.experiment._prepare import prepare
+from avalanche_mgem.experiment._quiet import quiet
+from avalanche_mgem.experiment._signals import KeptStudy
+from avalanche_mgem.experiment.configuration import compose
+from avalanche_mgem.experiment.errors import explain, say
+from avalanche_mgem.experiment.progress import ProgressBar
+from avalanche_mgem.experiment.runner import make_strategy
+from avalanche_mgem.experiment.tuning.best import best_name, check_carried, next_command, write_best
+from avalanche_mgem.experiment.tuning.figure import write_figure
+from avalanche_mgem.experiment.tuning.folder import claim, description
+from avalanche_mgem.experiment.tuning.outcome import TRIALS_FILE, Tuned, frame
+from avalanche_mgem.experiment.tuning.progress import StudyProgress
+from avalanche_mgem.experiment.tuning.settings import Settings, Words, read_settings, split_words
+from avalanche_mgem.experiment.tuning.space import Space, check_keys, parse, tunable
+from avalanche_mgem.experiment.tuning.study import Storage, Study, silence
+from avalanche_mgem.experiment.tuning.trial import Benchmarks, first, objectives, with_values
+from avalanche_mgem.runs import UserError, one_line, without_secrets, write_whole
+
+_VALIDATION = 0.1  # of each experience's training samples, as configs/tune.yaml has it
+
+
+def tune(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    config_dir: str | os.PathLike[str] | None = None,
+) -> Tuned:
+    """Searches the hyper-parameters of strategies, as the command ``mgem tune`` does.
+
+    The objective is the accuracy on validation samples. No test sample has a part in it.
+
+    Args:
+        words: what one would type after ``mgem tune``.
+        folder: of the study: new, or that of the same study, which then goes on. None (default) takes
+            ``tune.dir``, and without it ``runs/tune/BENCHMARK-STRATEGIES``.
+        config_dir: a folder of your own configuration files, as the command's ``--config-dir``.
+
+    Returns:
+        The best values of each strategy, and all trials.
+
+    Raises:
+        avalanche_mgem.experiment.UserError: in one line, for what the words, the data or the folder have
+            wrong, and if no trial was complete.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> small = ["samples_per_experience=50", "tune.experiences=2", "tune.trials=2"]
+        >>> with TemporaryDirectory() as folder:
+        ...     tuned = tune([*small, "tune.space.optimizer.lr=[0.01,0.1]"], f"{folder}/study")
+        dmgem trial 1/2: valid ACC 0.100  lr=0.01
+        dmgem trial 2/2: valid ACC 0.100  lr=0.01
+        >>> tuned.best["dmgem"]
+        {'optimizer.lr': 0.01}
+    """
+    if isinstance(words, str):
+        raise UserError(f"tune({words!r}): give a list of such words")
+    place = None if config_dir is None else Path(config_dir)
+    asked = split_words(words)
+    settings = read_settings([word for word in asked.own if not word.startswith("strategy=")])
+    cfgs = _configurations(asked, place)
+    spaces = _spaces(cfgs, settings, place)
+    for name, cfg in cfgs.items():
+        check_carried(cfg, list(spaces[name]), asked, place)
+    some = next(iter(cfgs.values()))
+    target = Path(folder or settings.folder or default_folder(some, list(cfgs)))
+    with quiet():
+        silence()
+        benchmarks = Benchmarks()
+        for cfg in cfgs.values():
+            _check(cfg, settings, benchmarks)
+        claim(target, description(cfgs, spaces, settings, some.seed))
+        storage = Storage(target)
+        studies = {name: Study(storage, name, spaces[name], settings, some.seed) for name in cfgs}
+        try:
+            with storage.working(), StudyProgress() as progress:
+                for name, study in studies.items():
+                    _work(study, cfgs[name], settings, benchmarks, progress)
+        except KeyboardInterrupt as interrupt:
+            raise interrupt from KeptStudy(os.path.relpath(target))
+        with storage.lock:
+            return _finished(target, studies, cfgs, asked, place)
+
+
+def default_folder(cfg: DictConfig, strategies: Sequence[str]) -> Path:
+    """Where the study of these strategies is without ``tune.dir``."""
+    name = "-".join([str(cfg.names.benchmark), *strategies])
+    return Path("runs", "tune", name.replace("/", "_"))
+
+
+def _configurations(words: Words, config_dir: Path | None) -> dict[str, DictConfig]:
+    """The configuration of each strategy, by its name."""
+    cfgs = {}
+    for chosen in [[f"strategy={name}"] for name in words.strategies] or [[]]:
+        try:
+            cfg = compose(*words.runs, *chosen, config_dir=config_dir)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error)) from error
+        if cfg.get("validation") is None:
+            if any(word.startswith("validation=") for word in words.runs):
+                raise UserError("validation=null: the objective is measured on such samples; give a fraction")
+            cfg.validation = _VALIDATION
+        if cfg.get("logger"):
+            raise UserError(f"logger={','.join(cfg.logger)}: trials are not logged; leave it out")
+        cfgs[str(cfg.names.strategy)] = cfg
+    return cfgs
+
+
+def _spaces(cfgs: Mapping[str, DictConfig], settings: Settings, config_dir: Path | None) -> dict[str, Space]:
+    """What is tried for each strategy: the given keys that it has, or what is in tune_spaces.yaml."""
+    known = {name: tunable(cfg) for name, cfg in cfgs.items()}
+    check_keys(settings.space, {key: value for keys in known.values() for key, value in keys.items()})
+    spaces: dict[str, Space] = {}
+    for name in cfgs:
+        given = settings.space or _default_space(name)
+        spaces[name] = {key: parse(key, value) for key, value in given.items() if key in known[name]}
+        if not spaces[name]:
+            raise UserError(f"strategy={name}: it has none of the keys {', '.join(given)}")
+        if missing := [key for key in given if key not in known[name]]:
+            say(f"{name} has no {', '.join(missing)}; it is tuned over {', '.join(spaces[name])}")
+    return spaces
+
+
+def _default_space(strategy: str) -> Mapping[str, Any]:
+    spaces: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "tune_spaces.yaml"))
+    if strategy not in spaces:
+        raise UserError(
+            f"strategy={strategy}: there is no space for it in tune_spaces.yaml; give tune.space.KEY=..., "
+            "such as tune.space.optimizer.lr='log(0.003,0.3)'"
+        )
+    return dict(spaces[strategy])
+
+
+def _check(cfg: DictConfig, settings: Settings, benchmarks: Benchmarks) -> None:
+    """Finds a mistake in the configuration before any trial, which could only fail."""
+    run, benchmark = prepare(with_values(cfg, {}, settings.first_seed), benchmarks)
+    part = first(benchmark, settings.experiences)
+    make_strategy(run, part, ProgressBar(len(part.train_stream)))
+
+
+def _work(
+    study: Study, cfg: DictConfig, settings: Settings, benchmarks: Benchmarks, progress: StudyProgress
+) -> None:
+    """Makes trials until there are enough, or other processes are at the last ones."""
+    while True:
+        best = study.best
+        done = sum(trial.state.is_finished() for trial in study.trials)
+        progress.show(study.name, done, study.budget, None if best is None else best.value)
+        if (found := study.next()) is None:
+            return
+        trial, values = found
+        end = _made(study, trial, objectives(cfg, settings, values, benchmarks), cfg)
+        progress.trial(study.name, trial.number, study.budget, end, values)
+
+
+def _made(study: Study, trial: Trial, runs: Generator[float], cfg: DictConfig) -> str:
+    """Makes a trial, and says how it has ended."""
+    step, objective = -1, 0.0
+    try:
+        for step, objective in enumerate(runs):
+            if study.falls_behind(trial, step, objective):
+                runs.close()
+                study.prune(trial)
+                return f"pruned at {objective:.3f}"
+    except (ValueError, FloatingPointError) as error:
+        reason = without_secrets(one_line(error), cfg)
+        study.fail(trial, step + 1, reason)
+        return f"failed: {reason}"
+    study.complete(trial, objective)
+    return f"valid ACC {objective:.3f}"
+
+
+def _finished(
+    folder: Path,
+    studies: Mapping[str, Study],
+    cfgs: Mapping[str, DictConfig],
+    words: Words,
+    config_dir: Path | None,
+) -> Tuned:
+    """Writes what the study has found."""
+    running = sum(not trial.state.is_finished() for study in studies.values() for trial in study.trials)
+    if running:
+        raise UserError(
+            f"another process is at {running} of the trials of {folder}, and writes the results when they end"
+        )
+    trials = frame(studies)
+    write_whole(folder / TRIALS_FILE, trials.to_csv(index=False))
+    best, valid_acc, names = {}, {}, []
+    for name, study in studies.items():
+        found = study.best
+        if found is None:
+            reasons = trials.loc[trials["strategy"] == name, "reason"].dropna().tolist()
+            why = f": the first failed with: {reasons[0]}" if reasons else ""
+            raise UserError(
+                f"strategy={name}: no trial was complete{why} (all are in {folder / TRIALS_FILE})"
+            )
+        best[name], valid_acc[name] = dict(found.params), float(found.value or 0.0)
+        names.append(best_name(name, list(studies)))
+        comment = (
+            f"{name}, tuned: ACC {valid_acc[name]:.4f} on validation samples, the best of "
+            f"{len(study.trials)} trials, number {found.number}."
+        )
+        write_best(folder, names[-1], cfgs[name], best[name], comment)
+        picture = "tune" if len(studies) == 1 else f"tune_{names[-1].removeprefix('best_')}"
+        write_figure(folder / picture, study, trials[trials["strategy"] == name])
+    command = next_command(folder, names, words, config_dir)
+    return Tuned(folder, best, valid_acc, trials, command)
