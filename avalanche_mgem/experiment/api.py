@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment._checkpoints import Checkpoints
-from avalanche_mgem.experiment._environment import environment, reset_peak_memory
+from avalanche_mgem.experiment._environment import ALONE, environment, reset_peak_memory
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
@@ -82,6 +82,7 @@ def execute(
     overrides: Sequence[str] = (),
     group: str | None = None,
     job: int | None = None,
+    launcher: Mapping[str, Any] = ALONE,
     is_new: bool = False,
 ) -> Result:
     """Runs one experiment from a configuration, and writes it to a folder.
@@ -92,6 +93,7 @@ def execute(
         overrides: what the user changed in the configuration.
         group: of runs that belong together: the sweep.
         job: number of the run in it.
+        launcher: what makes the runs of the sweep, and how many at the same time.
         is_new: whether the folder was made, empty, for this run.
 
     Returns:
@@ -127,7 +129,8 @@ def execute(
             )
             if folder is not None:
                 lost = _written_model(folder / MODEL_FILE, result.model) if cfg.save_model else None
-                made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
+                made_by = {**environment(cfg.device), "launcher": dict(launcher)}
+                made_by |= {"overrides": list(overrides), "job": job}
                 if note := keep_run(folder, cfg, result, made_by):
                     say(note)
                 clear_checkpoints(folder)

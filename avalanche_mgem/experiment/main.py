@@ -184,6 +184,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 def _run_of_sweep(cfg: DictConfig) -> None:
+    from avalanche_mgem.experiment._environment import launcher
     from avalanche_mgem.experiment.api import execute
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
@@ -202,6 +203,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
         overrides=_words(hydra_cfg),
         group=Path(hydra_cfg.sweep.dir).name,
         job=hydra_cfg.job.num,
+        launcher=launcher(hydra_cfg.launcher),
         is_new=True,
     )
     print(run_line(result.summary), flush=True)  # noqa: T201

@@ -67,11 +67,11 @@ def write_report(
     results = load_results(*runs, where=where)
     varying = find_front(results.methods, front)
     baselines = find_baselines(results.methods, varying, baseline)
-    volumes = _hypervolumes(results, varying, baselines, reference)
+    volumes = _hypervolumes(results, varying, baselines.of, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
-    if baselines:
-        tables["differences"] = differences_table(results, baselines)
+    if baselines.of:
+        tables["differences"] = differences_table(results, baselines.of)
         sheets["Differences to the baseline"] = differences_sheet(tables["differences"])
     if volumes is not None and varying is not None:
         tables["hypervolumes"] = volumes.table
