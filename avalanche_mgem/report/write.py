@@ -80,7 +80,7 @@ def write_report(
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
         _write_tables(fresh, {**tables, "runs": results.runs}, sheets)
         (fresh / "figures").mkdir()
-        figures = write_figures(results, varying, fresh / "figures")
+        figures = write_figures(results, varying, fresh / "figures", set(baselines.of.values()))
         text = document(results, sheets, figures, notes, command)
         (fresh / "report.md").write_text(text, encoding="utf-8")
     return Report(results, tables)
