@@ -118,8 +118,8 @@ def _draw(axes: Axes, name: str, curve: _Curve) -> None:
 def _draw_intervals(axes: Axes, curve: _Curve) -> None:
     la, bwd = curve.means.T
     half_la, half_bwd = curve.half_widths.T
-    style = {"fmt": "none", "ecolor": curve.look.colour, "elinewidth": 0.6, "alpha": 0.45, "zorder": 1}
-    axes.errorbar(la, bwd, half_bwd, half_la, **style)
+    colour = curve.look.colour
+    axes.errorbar(la, bwd, half_bwd, half_la, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.45, zorder=1)
 
 
 def _label(figure: Figure, axes: Axes, curves: Sequence[_Curve]) -> None:

@@ -4,19 +4,23 @@ from collections.abc import Sequence
 from math import ceil
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 
-def grid(figure: Figure, number: int, columns: int, **options: bool) -> list[Axes]:
+def grid(
+    figure: Figure | SubFigure, number: int, columns: int, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
     """Puts panels into rows; what is left of the last row stays empty.
 
     Args:
         figure: for the panels.
         number: of the panels.
         columns: panels in a row.
-        options: ``sharex`` and ``sharey``, as of ``Figure.subplots``.
+        sharex: whether all have the same horizontal axis.
+        sharey: whether all have the same vertical axis.
     """
-    panels = list(figure.subplots(ceil(number / columns), columns, squeeze=False, **options).flat)
+    rows = ceil(number / columns)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).flat)
     for empty in panels[number:]:
         empty.set_axis_off()
     return panels[:number]
