@@ -1,4 +1,4 @@
-"""What the command ``mgem`` does, also from Python: compose a configuration, and run it."""
+"""What the command ``mgem`` does, also from Python: compose configurations, and run them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avalanche_mgem.experiment.api import run
     from avalanche_mgem.experiment.configuration import compose
+    from avalanche_mgem.experiment.grid import sweep
     from avalanche_mgem.runs import Result, UserError
 
-__all__ = ["Result", "UserError", "compose", "run"]
+__all__ = ["Result", "UserError", "compose", "run", "sweep"]
 
 # A name is imported at its first use: torch and Avalanche take seconds, and --help needs neither.
 _HOMES = {
@@ -16,6 +17,7 @@ _HOMES = {
     "UserError": "avalanche_mgem.runs",
     "compose": "avalanche_mgem.experiment.configuration",
     "run": "avalanche_mgem.experiment.api",
+    "sweep": "avalanche_mgem.experiment.grid",
 }
 
 

@@ -5,7 +5,9 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,14 +22,19 @@ from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
 from avalanche_mgem.experiment.errors import explain, say
 from avalanche_mgem.experiment.evaluator import make_loggers
-from avalanche_mgem.experiment.runner import train_and_evaluate
+from avalanche_mgem.experiment.runner import make_model, train_and_evaluate
+from avalanche_mgem.experiment.settings import check_settings
 from avalanche_mgem.runs import (
     MODEL_FILE,
     Result,
     UserError,
+    check_same_run,
     claimed,
     clear_checkpoints,
+    is_complete,
     keep_run,
+    one_line,
+    read_result,
     write_whole,
     written,
 )
@@ -44,10 +51,12 @@ def run(
     Args:
         config: what :func:`compose` returns, or the words that one would give to it.
         folder: a new folder for the results, with the files of the command's run folders, or that of a run
-            that was cut, which then goes on; None (default) writes nothing.
+            that was cut, which then goes on; None (default) writes nothing. The folder of a complete run of
+            the same configuration gives its result again.
 
     Returns:
-        What was measured, and the trained model.
+        What was measured, and the trained model; from a complete run's folder the model that
+        ``save_model=true`` has kept there, or None.
 
     Raises:
         avalanche_mgem.experiment.UserError: in one line, for what the configuration or the data have wrong.
@@ -63,16 +72,38 @@ def run(
     if isinstance(config, str):
         raise UserError(f"run({config!r}): give a list of such words, or a configuration")
     target = None if folder is None else Path(folder)
+    words: list[str] = []
     if isinstance(config, DictConfig):
-        return execute(config, target)
-    if isinstance(config, Mapping):
-        return execute(OmegaConf.create(dict(config)), target)
-    words = list(config)
-    try:
-        cfg = compose(*words)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        cfg = config
+    elif isinstance(config, Mapping):
+        cfg = OmegaConf.create(dict(config))
+    else:
+        words = list(config)
+        try:
+            cfg = compose(*words)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error)) from error
+    if target is not None and is_complete(target):
+        return _finished(target, cfg)
     return execute(cfg, target, overrides=words)
+
+
+def _finished(folder: Path, cfg: DictConfig) -> Result:
+    """The result of a complete run of this configuration, with its model if that was kept."""
+    cfg = cfg.copy()
+    OmegaConf.set_readonly(cfg, False)  # it may come from an earlier call
+    check_settings(cfg)
+    check_same_run(folder, cfg, way_out="give another folder")
+    result, path = read_result(folder), folder / MODEL_FILE
+    if not path.is_file():
+        return result
+    with quiet():
+        model = make_model(*prepare(cfg))
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        raise UserError(f"{path}: these are no weights of the run's model: {one_line(error)}") from error
+    return replace(result, model=model)
 
 
 def execute(

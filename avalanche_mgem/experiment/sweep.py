@@ -57,6 +57,18 @@ def current_sweep() -> Path | None:
     return _command.sweep
 
 
+class Ended(SystemExit):
+    """The end of a command that could not do all it was asked for.
+
+    Attributes:
+        message: what was wrong, in one line; it has been said.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 @contextmanager
 def watched_sweeper() -> Iterator[None]:
     """Lets Hydra's sweeper look at the folder of each run first, and wait for all though a job is lost.
@@ -144,7 +156,10 @@ class SweepTable(Callback):
             for run, error in failures.items():
                 say(f"  {os.path.relpath(run, folder)}: {error}")
         if running or damaged or failures:
-            raise SystemExit(2)
+            reasons = [f"another process is at {run}" for run in running] + damaged
+            reasons += [f"{run}: {error}" for run, error in failures.items()]
+            more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+            raise Ended(f"the sweep {folder} lacks runs: {reasons[0]}{more}; the same again tries them again")
 
 
 class OneRunOnly(Callback):
@@ -178,7 +193,7 @@ def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
 
 def _end(message: str) -> None:
     say(message)
-    raise SystemExit(2)
+    raise Ended(message)
 
 
 @contextmanager

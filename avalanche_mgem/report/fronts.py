@@ -56,7 +56,7 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     whole.set_title("all, by their means")
     for name, curve in curves.items():
         _draw(whole, name, curve)
-    whole.margins(0.08)  # room for values beside the points at the edge
+    whole.margins(0.12)  # room for values beside the points at the edge
     whole.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.6)
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         axes.set_title(f"{name} by {front.name}")

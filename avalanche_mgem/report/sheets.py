@@ -113,6 +113,30 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
     )
 
 
+def published_sheet(table: pd.DataFrame) -> Sheet:
+    """The table of published numbers beside ours."""
+    return Sheet(
+        "published",
+        "Published numbers of the same protocol: benchmark, experiences, samples, pixels, epochs, "
+        "minibatches, memory, network and optimizer. Ours are mean ± half-width of the 95 % interval over n "
+        "seeds. BWD is a sum over the earlier experiences, here divided by their number.",
+        ("method", "source", "protocol", "metric", "n", "ours", "published"),
+        [
+            (
+                str(row["method"]),
+                row["source"],
+                row["protocol"],
+                LABELS[row["metric"]],
+                str(row["n"]),
+                _mean(row["mean"], row["half_width"], 3),
+                row["published"],
+            )
+            for row in _rows(table)
+        ],
+        texts=4,
+    )
+
+
 def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
     """The table of the fronts' areas."""
     la, bwd = volumes.reference

@@ -35,7 +35,7 @@ from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
 from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, GAP_METRICS, LABELS, METRICS, STEP_METRICS
 from avalanche_mgem.runs._one_line import one_line, printable
-from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
+from avalanche_mgem.runs._read import Run, error_line, find_runs, read_result, read_run
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._same import check_same_run, differences
 from avalanche_mgem.runs._whole import write_whole
@@ -96,6 +96,7 @@ __all__ = [
     "one_line",
     "pack_runs",
     "printable",
+    "read_result",
     "read_run",
     "text",
     "unpacked",
