@@ -12,6 +12,7 @@ from hydra.version import setbase
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_mgem.experiment import api  # noqa: F401  # first: it brings torch, after which nothing forks
+from avalanche_mgem.experiment._sweep import Ended, current_sweep, watched_sweeper
 from avalanche_mgem.experiment.configuration import (
     config_folder,
     hydra_of_the_caller_kept,
@@ -20,7 +21,6 @@ from avalanche_mgem.experiment.configuration import (
 )
 from avalanche_mgem.experiment.errors import explain
 from avalanche_mgem.experiment.main import job
-from avalanche_mgem.experiment.sweep import Ended, current_sweep, watched_sweeper
 from avalanche_mgem.report import Results, load_results
 from avalanche_mgem.runs import UserError, text
 
@@ -75,7 +75,7 @@ def sweep(
         with hydra_of_the_caller_kept(), watched_sweeper():
             setbase("1.3")
             hydra = Hydra.create_main_hydra2("mgem", create_config_search_path(str(config_folder())))
-            hydra.multirun("config", job, words)
+            hydra.multirun("config", job, [*words, "hydra.mode=MULTIRUN"])  # the last word is for each run
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     except Ended as end:

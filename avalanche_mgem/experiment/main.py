@@ -20,9 +20,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._signals import ENDING, Stopped, stopping
+from avalanche_mgem.experiment._sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.experiment.configuration import config_folder, register_resolvers
 from avalanche_mgem.experiment.errors import debugging, explain, say
-from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.runs import (
     FolderTakenError,
     check_same_run,

@@ -78,7 +78,8 @@ def test_a_finished_run_gives_its_result_again(tmp_path: Path) -> None:
     (tmp_path / "run/model.pt").unlink()
     assert run([*words[:-1], "device=auto"], tmp_path / "run").model is None
     with pytest.raises(
-        UserError, match=r"holds a run with another seed \(0 there, 1 here\), .*: give another folder$"
+        UserError,
+        match=r"holds a run with another benchmark\.seed \(0 there, 1 here\), .*: give another folder$",
     ):
         run([*words, "seed=1"], tmp_path / "run")
     with pytest.raises(UserError, match="seed=-1: it must be"):
