@@ -8,12 +8,13 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow coverage lint format bench docs clean
+.PHONY: help quickstart test test-slow test-browser coverage lint format bench docs clean
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
 	@echo "make test         lint, types, layers and tests"
 	@echo "make test-slow    the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
+	@echo "make test-browser a report in a real browser, which must be installed (Debian: apt-get install chromium)"
 	@echo "make coverage     the tests with their coverage, which takes half as long again"
 	@echo "make lint         lint, types and layers only"
 	@echo "make format       format the code"
@@ -27,13 +28,16 @@ quickstart: $(VENV)/installed
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
 
+test-browser: $(VENV)/installed-dev
+	$(BIN)/pytest -m browser tests/report/test_browser.py
+
 coverage: $(VENV)/installed-dev
-	$(PYTEST) --cov avalanche_mgem --cov-report term:skip-covered --cov-fail-under 90
+	$(PYTEST) -m "not browser" --cov avalanche_mgem --cov-report term:skip-covered --cov-fail-under 90
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What the command ``mgem`` does, also from Python: compose a configuration, run it, and tune a strategy."""
+"""What the command ``mgem`` does, also from Python: compose configurations, run them, and tune strategies."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avalanche_mgem.experiment.api import run
     from avalanche_mgem.experiment.configuration import compose
+    from avalanche_mgem.experiment.grid import sweep
     from avalanche_mgem.experiment.tuning.api import tune
     from avalanche_mgem.runs import Result, UserError
 
-__all__ = ["Result", "UserError", "compose", "run", "tune"]
+__all__ = ["Result", "UserError", "compose", "run", "sweep", "tune"]
 
 # A name is imported at its first use: torch and Avalanche take seconds, and --help needs neither.
 _HOMES = {
@@ -17,6 +18,7 @@ _HOMES = {
     "UserError": "avalanche_mgem.runs",
     "compose": "avalanche_mgem.experiment.configuration",
     "run": "avalanche_mgem.experiment.api",
+    "sweep": "avalanche_mgem.experiment.grid",
     "tune": "avalanche_mgem.experiment.tuning.api",
 }
 

@@ -2,11 +2,13 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count  # type: ignore[import-untyped]
 
 _PACKAGES = ("torchvision", "avalanche-lib", "avalanche-mgem", "numpy", "daqp", "quadprog")
 
@@ -22,6 +24,28 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "git": _git(Path(__file__)),
     }
+
+
+ALONE = {"name": None, "runs_at_once": 1}
+"""The launcher of a run that no sweep has started."""
+
+
+def launcher(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Which launcher makes the runs of a sweep, and how many of them at the same time.
+
+    Args:
+        config: Hydra's configuration of its launcher.
+
+    Returns:
+        Its ``name``, and ``runs_at_once``, the most runs at the same time; None where only the cluster knows.
+    """
+    name = str(config["_target_"]).rpartition(".")[2].removesuffix("Launcher").lower()
+    if name == "basic":
+        return {"name": name, "runs_at_once": 1}
+    if name == "joblib":
+        jobs = config.get("n_jobs", -1)  # -1 is all cores, -2 all but one
+        return {"name": name, "runs_at_once": jobs if jobs > 0 else max(1, cpu_count() + 1 + jobs)}
+    return {"name": name, "runs_at_once": None}
 
 
 def reset_peak_memory() -> None:

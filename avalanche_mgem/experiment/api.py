@@ -5,27 +5,34 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from avalanche_mgem.experiment._checkpoints import Checkpoints
-from avalanche_mgem.experiment._environment import environment, reset_peak_memory
+from avalanche_mgem.experiment._environment import ALONE, environment, reset_peak_memory
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment.configuration import compose
 from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.evaluator import make_loggers
-from avalanche_mgem.experiment.runner import train_and_evaluate
+from avalanche_mgem.experiment.runner import make_model, train_and_evaluate
+from avalanche_mgem.experiment.settings import check_settings
 from avalanche_mgem.runs import (
     MODEL_FILE,
     Result,
     UserError,
+    check_same_run,
     claimed,
     clear_checkpoints,
+    is_complete,
     keep_run,
+    one_line,
+    read_result,
     write_whole,
     written,
 )
@@ -42,10 +49,12 @@ def run(
     Args:
         config: what :func:`compose` returns, or the words that one would give to it.
         folder: a new folder for the results, with the files of the command's run folders, or that of a run
-            that was cut, which then goes on; None (default) writes nothing.
+            that was cut, which then goes on; None (default) writes nothing. The folder of a complete run of
+            the same configuration gives its result again.
 
     Returns:
-        What was measured, and the trained model.
+        What was measured, and the trained model; from a complete run's folder the model that
+        ``save_model=true`` has kept there, or None.
 
     Raises:
         avalanche_mgem.experiment.UserError: in one line, for what the configuration or the data have wrong.
@@ -61,12 +70,35 @@ def run(
     if isinstance(config, str):
         raise UserError(f"run({config!r}): give a list of such words, or a configuration")
     target = None if folder is None else Path(folder)
+    words: list[str] = []
     if isinstance(config, DictConfig):
-        return execute(config, target)
-    if isinstance(config, Mapping):
-        return execute(OmegaConf.create(dict(config)), target)
-    words = list(config)
-    return execute(compose(*words), target, overrides=words)
+        cfg = config
+    elif isinstance(config, Mapping):
+        cfg = OmegaConf.create(dict(config))
+    else:
+        words = list(config)
+        cfg = compose(*words)
+    if target is not None and is_complete(target):
+        return _finished(target, cfg)
+    return execute(cfg, target, overrides=words)
+
+
+def _finished(folder: Path, cfg: DictConfig) -> Result:
+    """The result of a complete run of this configuration, with its model if that was kept."""
+    cfg = cfg.copy()
+    OmegaConf.set_readonly(cfg, False)  # it may come from an earlier call
+    check_settings(cfg)
+    check_same_run(folder, cfg, way_out="give another folder")
+    result, path = read_result(folder), folder / MODEL_FILE
+    if not path.is_file():
+        return result
+    with quiet():
+        model = make_model(*prepare(cfg))
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        raise UserError(f"{path}: these are no weights of the run's model: {one_line(error)}") from error
+    return replace(result, model=model)
 
 
 def execute(
@@ -76,6 +108,7 @@ def execute(
     overrides: Sequence[str] = (),
     group: str | None = None,
     job: int | None = None,
+    launcher: Mapping[str, Any] = ALONE,
     is_new: bool = False,
 ) -> Result:
     """Runs one experiment from a configuration, and writes it to a folder.
@@ -86,6 +119,7 @@ def execute(
         overrides: what the user changed in the configuration.
         group: of runs that belong together: the sweep.
         job: number of the run in it.
+        launcher: what makes the runs of the sweep, and how many at the same time.
         is_new: whether the folder was made, empty, for this run.
 
     Returns:
@@ -121,7 +155,8 @@ def execute(
             )
             if folder is not None:
                 lost = _written_model(folder / MODEL_FILE, result.model) if cfg.save_model else None
-                made_by = {**environment(cfg.device), "overrides": list(overrides), "job": job}
+                made_by = {**environment(cfg.device), "launcher": dict(launcher)}
+                made_by |= {"overrides": list(overrides), "job": job}
                 if note := keep_run(folder, cfg, result, made_by):
                     say(note)
                 clear_checkpoints(folder)

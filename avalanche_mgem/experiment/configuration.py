@@ -51,11 +51,11 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
         (0.25, 'gem')
     """
     check_changes(overrides)
-    search_path = [] if config_dir is None else [_search_path(Path(config_dir))]
+    search_path = [] if config_dir is None else [search_path_word(config_dir)]
     register()
     try:
         with (
-            _hydra_of_the_caller_kept(),
+            hydra_of_the_caller_kept(),
             initialize_config_dir(version_base="1.3", config_dir=str(config_folder())),
         ):
             cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
@@ -134,7 +134,7 @@ def resolving_hydra(cfg: DictConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _hydra_of_the_caller_kept() -> Iterator[None]:
+def hydra_of_the_caller_kept() -> Iterator[None]:
     """Takes the Hydra of this process away, and puts it back: the caller's program may be made with it."""
     mine, version = GlobalHydra.instance(), VersionBase.instance()
     hydra, base = mine.hydra, version.getbase()
@@ -146,12 +146,18 @@ def _hydra_of_the_caller_kept() -> Iterator[None]:
         GlobalHydra.set_instance(mine)  # a composition leaves a copy
 
 
-def _search_path(folder: Path) -> str:
-    if not folder.is_dir():
+def search_path_word(folder: str | os.PathLike[str]) -> str:
+    """The word with which Hydra looks into a folder of the user's own files, too."""
+    if not Path(folder).is_dir():
         raise UserError(f"config_dir={folder}: there is no such folder")
     # Not as_uri(): Hydra takes the path as it is, without decoding blanks.
-    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.searchpath=['file://{path}']"
+    return f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"
+
+
+def quoted(value: str) -> str:
+    """A text as a value in Hydra's grammar, whatever is in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def register() -> None:

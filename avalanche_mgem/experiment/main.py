@@ -22,10 +22,10 @@ from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._files import config_folder
 from avalanche_mgem.experiment._own_classes import look_in
 from avalanche_mgem.experiment._signals import ENDING, KeptStudy, Stopped, stopping
+from avalanche_mgem.experiment._sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.experiment._words import arranged
 from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
-from avalanche_mgem.experiment.sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
 from avalanche_mgem.runs import (
     FolderTakenError,
     UserError,
@@ -213,6 +213,7 @@ def _run(cfg: DictConfig) -> None:
 
 
 def _run_of_sweep(cfg: DictConfig) -> None:
+    from avalanche_mgem.experiment._environment import launcher
     from avalanche_mgem.experiment.api import execute
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
@@ -231,6 +232,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
         overrides=_words(hydra_cfg),
         group=Path(hydra_cfg.sweep.dir).name,
         job=hydra_cfg.job.num,
+        launcher=launcher(hydra_cfg.launcher),
         is_new=True,
     )
     print(run_line(result.summary), flush=True)  # noqa: T201

@@ -161,7 +161,7 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)
     torch.manual_seed(cfg.seed)
-    model = _model(cfg, benchmark)
+    model = make_model(cfg, benchmark)
     node, plugins = _without_plugins(cfg)
     strategy = build(
         "strategy",
@@ -209,7 +209,8 @@ def _has_target(node: Any) -> bool:
     return isinstance(node, DictConfig) and isinstance(node.get("_target_"), str)
 
 
-def _model(cfg: DictConfig, benchmark: Any) -> nn.Module:
+def make_model(cfg: DictConfig, benchmark: Any) -> nn.Module:
+    """Builds the model, with all its heads, on the device."""
     model: nn.Module = build("model", cfg.model, nn.Module)
     if cfg.channels_last:  # weights of convolutions only
         model = model.to(memory_format=torch.channels_last)

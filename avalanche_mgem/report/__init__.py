@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from avalanche_mgem.report.load import load_results
     from avalanche_mgem.report.results import Results
-    from avalanche_mgem.report.write import Report, write_report
+    from avalanche_mgem.report.write import Report, report
 
-__all__ = ["Report", "Results", "load_results", "write_report"]
+__all__ = ["Report", "Results", "load_results", "report"]
 
 # A name is imported at its first use: pandas and matplotlib take a second, and --help needs neither.
-_HOMES = {"Report": "write", "Results": "results", "load_results": "load", "write_report": "write"}
+_HOMES = {"Report": "write", "Results": "results", "load_results": "load", "report": "write"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Which methods are compared: those of a front over one setting, and each one with its baseline."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,46 +83,51 @@ def _present(row: "pd.Series[Any]") -> dict[str, Any]:
     return {str(key): value for key, value in row.drop("strategy").items() if value != ABSENT}
 
 
-def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | None) -> dict[str, str]:
-    """Finds what each method is compared with.
+@dataclass(frozen=True)
+class Baselines:
+    """What each method is compared with.
+
+    Attributes:
+        of: for each method that has one its baseline.
+        problem: why none has one, as the rest of a sentence; empty if some have, or with a single method.
+    """
+
+    of: dict[str, str]
+    problem: str = ""
+
+
+def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | None) -> Baselines:
+    """Finds what each method is compared with. Without ``gem`` and without a choice there are no baselines.
 
     Args:
         methods: ``Results.methods``.
         front: if the baseline has a method for each value of a setting, others are compared at equal value.
         baseline: a method, or a strategy; None takes ``gem``.
 
-    Returns:
-        For each method that has one its baseline.
-
     Raises:
-        ValueError: if there is no such method, or more than one.
+        ValueError: if a baseline was asked for, and no method, or more than one, is called so.
     """
-    names = list(methods.index)
+    names = [str(name) for name in methods.index]
     wanted = baseline or _DEFAULT_BASELINE
     candidates = [wanted] if wanted in names else _of_family(methods, front, wanted)
-    if not candidates and baseline is None and len(names) == 1:
-        return {}
-    if not candidates:
-        missing = (
-            f"--baseline {baseline}: no method is called so"
-            if baseline
-            else "there is no gem to compare with"
-        )
-        raise ValueError(f"{missing}; give --baseline one of {_listed(names)}")
+    if len(names) == 1 and (baseline is None or candidates):
+        return Baselines({})
     if len(candidates) == 1:
-        return {name: candidates[0] for name in names if name != candidates[0]}
+        return Baselines({name: candidates[0] for name in names if name != candidates[0]})
     by_value = _by_value(front, candidates)
     if by_value is None:
-        raise ValueError(
-            f"{wanted!r} is the name of {len(candidates)} methods; "
-            f"give --baseline one of {_listed(candidates)}"
-        )
+        problem = f"{len(candidates)} methods are" if candidates else "no method is"
+        choices = ", ".join(shlex.quote(name) for name in candidates or names)
+        if baseline is None:
+            return Baselines({}, f"{problem} called {wanted}; give --baseline one of {choices}")
+        raise ValueError(f"--baseline {baseline}: {problem} called so; give one of {choices}")
     assert front is not None  # or there would be no values
-    return {
+    of = {
         name: by_value[text(front.values[name])]
         for name in front.values
         if name not in candidates and text(front.values[name]) in by_value
     }
+    return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s")
 
 
 def _of_family(methods: pd.DataFrame, front: Front | None, wanted: str) -> list[str]:
@@ -132,10 +138,10 @@ def _of_family(methods: pd.DataFrame, front: Front | None, wanted: str) -> list[
 
 def _by_value(front: Front | None, candidates: Sequence[str]) -> Mapping[str, str] | None:
     """The candidates by the value of the setting; None if they are not one front."""
-    if front is None or not any(set(candidates) == set(names) for names in front.families.values()):
+    if (
+        not candidates
+        or front is None
+        or not any(set(candidates) == set(names) for names in front.families.values())
+    ):
         return None
     return {text(front.values[name]): name for name in candidates}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))

@@ -1,5 +1,6 @@
 """All figures of a report, and their files."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,20 +13,25 @@ from avalanche_mgem.report.heatmaps import matrix_figures
 from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import SETTINGS
 
+_BANDS = "with 95 % intervals over seeds of at most six methods in a panel"
 
-def write_figures(results: Results, front: Front | None, folder: Path) -> dict[str, str]:
+
+def write_figures(
+    results: Results, front: Front | None, folder: Path, first: Collection[str] = ()
+) -> dict[str, str]:
     """Draws the figures that the results allow, and writes each as PDF and as PNG of 300 dpi.
 
     Args:
         results: all runs.
         front: for the figure of fronts, if a setting varies.
         folder: where they go.
+        first: methods whose curves have a band in any case, such as baselines.
 
     Returns:
         A caption for each, by the name of its files without the ending.
     """
     with mpl.rc_context(SETTINGS):
-        drawn = _draw(results, front)
+        drawn = _draw(results, front, first)
         for name, (figure, _) in drawn.items():
             # No date: the same results give the same bytes.
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
@@ -33,25 +39,27 @@ def write_figures(results: Results, front: Front | None, folder: Path) -> dict[s
     return {name: caption for name, (_, caption) in drawn.items()}
 
 
-def _draw(results: Results, front: Front | None) -> dict[str, tuple[Figure, str]]:
+def _draw(results: Results, front: Front | None, first: Collection[str]) -> dict[str, tuple[Figure, str]]:
     drawn: dict[str, tuple[Figure, str]] = {}
     if front is not None:
         figure = front_figure(results, front)
         if figure is not None:
             drawn[f"front_{front.name}"] = (
                 figure,
-                f"BWD against LA over {front.name}: the means, then each front with its 95 % intervals and "
-                f"the values of {front.name}. A hollow point is dominated by another of its front.",
+                f"BWD against LA over {front.name}: all fronts by their means, then each with its 95 % "
+                f"intervals. Numbers are values of {front.name}; above, some are left out where points are "
+                "close. A hollow point is dominated by another of its front.",
             )
     drawn["average_accuracy"] = (
-        average_accuracy_figure(results),
-        "Mean accuracy on the experiences trained so far, with 95 % intervals over seeds.",
+        average_accuracy_figure(results, first),
+        f"Mean accuracy on the experiences so far, after each of them (counted from 0), {_BANDS}.",
     )
     for name, figure in matrix_figures(results).items():
         drawn[name] = (
             figure,
-            "Accuracy on each experience after each training (0: untrained), mean over seeds.",
+            "Accuracy on each experience after each one in training (none: untrained), mean over seeds. "
+            "Experiences are counted from 0.",
         )
-    for name, figure in constraint_figures(results).items():
-        drawn[name] = (figure, f"{name} of constraints.csv, with 95 % intervals over seeds.")
+    for name, figure in constraint_figures(results, first).items():
+        drawn[name] = (figure, f"{name} of constraints.csv by experience (counted from 0), {_BANDS}.")
     return drawn

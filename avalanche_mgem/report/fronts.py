@@ -1,5 +1,6 @@
 """The figure of BWD against LA over a setting such as the memory strength."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -11,12 +12,15 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from avalanche_mgem.report.comparisons import Front
+from avalanche_mgem.report.panels import grid
 from avalanche_mgem.report.pareto import non_dominated
 from avalanche_mgem.report.results import Results
-from avalanche_mgem.report.style import PAGE, look
+from avalanche_mgem.report.style import PAGE, Look, looks
 from avalanche_mgem.runs import LABELS, mean_interval, text
 
 _ACROSS = 3  # panels
+_WHOLE, _EACH = 3.0, 2.4  # inches: heights of the panel of all fronts, and of a front's own
+_COVERED = 5  # cost of a label's place for each point or label that it covers
 # Offsets of a label from its point, in typographic points. The first free one is taken.
 _PLACES = [
     (radius * np.cos(np.pi * turn / 6), radius * np.sin(np.pi * turn / 6))
@@ -27,9 +31,9 @@ _PLACES = [
 
 @dataclass(frozen=True)
 class _Curve:
-    """A family of methods: means and half-widths [n, 2] of LA and BWD, and the setting's values."""
+    """A family of methods: its look, means and half-widths [n, 2] of LA and BWD, and the setting's values."""
 
-    strategy: str
+    look: Look
     means: np.ndarray
     half_widths: np.ndarray
     values: list[str]
@@ -41,31 +45,37 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     Returns:
         None if no front has two methods with both metrics.
     """
-    drawn = {name: _curve(results, front, methods) for name, methods in front.curves.items()}
+    look = looks(
+        {name: str(results.methods.loc[names[0], "strategy"]) for name, names in front.curves.items()}
+    )
+    drawn = {name: _curve(results, front, look[name], methods) for name, methods in front.curves.items()}
     curves = {name: curve for name, curve in drawn.items() if len(curve.means) > 1}
     if not curves:
         return None
-    figure, panels = _panels(1 + len(curves))
-    panels[0].set_title("means")
+    figure, whole, panels = _panels(len(curves))
+    whole.set_title("all, by their means")
     for name, curve in curves.items():
-        _draw(panels[0], name, curve)
-    panels[0].legend(fontsize=6.5)
-    for axes, (name, curve) in zip(panels[1:], curves.items(), strict=True):
+        _draw(whole, name, curve)
+    whole.margins(0.12)  # room for values beside the points at the edge
+    whole.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.6)
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         axes.set_title(f"{name} by {front.name}")
         _draw(axes, name, curve)
         _draw_intervals(axes, curve)
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    whole.xaxis.set_major_locator(MaxNLocator(nbins=8))
     figure.supxlabel(f"{LABELS['la']} (accuracy when learnt)", fontsize=8)
     figure.supylabel(f"{LABELS['bwd']} (change since then)", fontsize=8)
     figure.draw_without_rendering()  # fixes the layout, by which labels are placed
     figure.set_layout_engine("none")
-    for axes, curve in zip(panels[1:], curves.values(), strict=True):
-        _label(figure, axes, curve)
+    _label(figure, whole, list(curves.values()))
+    for axes, curve in zip(panels, curves.values(), strict=True):
+        _label(figure, axes, [curve])
     return figure
 
 
-def _curve(results: Results, front: Front, methods: list[str]) -> _Curve:
+def _curve(results: Results, front: Front, look: Look, methods: list[str]) -> _Curve:
     runs = results.runs.dropna(subset=["la", "bwd"])
     by_method = {method: runs[runs["method"] == method] for method in methods}
     present = [method for method in methods if len(by_method[method])]
@@ -73,29 +83,30 @@ def _curve(results: Results, front: Front, methods: list[str]) -> _Curve:
         [mean_interval(by_method[method][axis].tolist()) for axis in ("la", "bwd")] for method in present
     ]
     return _Curve(
-        str(results.methods.loc[methods[0], "strategy"]),
+        look,
         np.array([[interval.mean for interval in both] for both in intervals], dtype=float).reshape(-1, 2),
         np.array([[interval.half_width or 0.0 for interval in both] for both in intervals]).reshape(-1, 2),
         [text(front.values[method]) for method in present],
     )
 
 
-def _panels(number: int) -> tuple[Figure, list[Axes]]:
-    columns = 2 if number in (2, 4) else _ACROSS
-    rows = ceil(number / columns)
-    figure = Figure(figsize=(PAGE, 2.4 * rows), layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid[2:number]:
-        axes.sharex(grid[1])
-        axes.sharey(grid[1])
-    for empty in grid[number:]:
-        empty.set_axis_off()
-    return figure, grid[:number]
+def _panels(number: int) -> tuple[Figure, Axes, list[Axes]]:
+    """A panel of the whole width for all fronts, and below it one for each."""
+    columns = 2 if number in (2, 4) else min(number, _ACROSS)
+    heights = (_WHOLE, _EACH * ceil(number / columns))
+    figure = Figure(figsize=(PAGE, sum(heights)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=heights)  # type: ignore[misc]
+    whole, panels = above.subplots(), grid(below, number, columns)
+    for axes in panels[1:]:
+        axes.sharex(panels[0])
+        axes.sharey(panels[0])
+    return figure, whole, panels
 
 
 def _draw(axes: Axes, name: str, curve: _Curve) -> None:
-    style = look(curve.strategy)
+    style = curve.look
     (line,) = axes.plot(*curve.means.T, color=style.colour, linewidth=0.9, label=name)
+    line.set_dashes(style.dashes)
     line.set_marker(style.marker)
     line.set_markevery([int(index) for index in np.flatnonzero(non_dominated(curve.means))])
     dominated = curve.means[~non_dominated(curve.means)]
@@ -106,33 +117,44 @@ def _draw(axes: Axes, name: str, curve: _Curve) -> None:
 
 def _draw_intervals(axes: Axes, curve: _Curve) -> None:
     la, bwd = curve.means.T
-    colour = look(curve.strategy).colour
     half_la, half_bwd = curve.half_widths.T
+    colour = curve.look.colour
     axes.errorbar(la, bwd, half_bwd, half_la, fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.45, zorder=1)
 
 
-def _label(figure: Figure, axes: Axes, curve: _Curve) -> None:
-    """Writes the values beside their points, where neither a point nor another value is."""
+def _label(figure: Figure, axes: Axes, curves: Sequence[_Curve]) -> None:
+    """Writes the values beside their points, where neither a point nor another value is.
+
+    Beside several curves each value has its curve's colour, and one without a free place is left out.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     scale = figure.dpi / 72
-    points = axes.transData.transform(curve.means)
+    every = [axes.transData.transform(curve.means) for curve in curves]
+    points = np.concatenate(every)
     taken = [Bbox.from_bounds(x - 3 * scale, y - 3 * scale, 6 * scale, 6 * scale) for x, y in points]
     steps = np.linspace(0, 1, 12)[:, None, None]
-    along = (points[:-1] + steps * np.diff(points, axis=0)).reshape(-1, 2)  # the curve
+    lines = [(ends[:-1] + steps * np.diff(ends, axis=0)).reshape(-1, 2) for ends in every]
+    along = np.concatenate(lines)
     inside = axes.get_window_extent(renderer)
-    for number, value in enumerate(curve.values):
-        label = axes.annotate(value, curve.means[number], (0, 0), textcoords="offset points", fontsize=6.5)
-        label.set(ha="center", va="center")
+    is_alone = len(curves) == 1
+    values = [(curve, place) for curve in curves for place in range(len(curve.values))]
+    for number, (curve, place) in enumerate(values):
+        at, value = curve.means[place], curve.values[place]
+        label = axes.annotate(value, at, (0, 0), textcoords="offset points", fontsize=6.5)
+        label.set(ha="center", va="center", color="black" if is_alone else curve.look.colour)
         size = label.get_window_extent(renderer)
         boxes = [size.translated(x * scale, y * scale) for x, y in _PLACES]
         costs = [
             50 * (not _contains(inside, box))
-            + 5 * sum(box.overlaps(other) for other in taken)
+            + _COVERED * sum(box.overlaps(other) for other in taken)
             + 3 * (_nearest(points, box) != number)  # nearer to another point than to its own
             + sum(box.contains(x, y) for x, y in along)
             for box in boxes
         ]
         best = int(np.argmin(costs))  # the first of the cheapest
+        if not is_alone and costs[best] >= _COVERED:
+            label.remove()
+            continue
         label.set_position(_PLACES[best])
         taken.append(boxes[best])
 

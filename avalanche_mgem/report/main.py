@@ -29,13 +29,15 @@ examples:
                                                    only runs with these values of their config.yaml
   mgem-report runs --where environment.device=cpu  or of their environment.json
   mgem-report runs --front num_groups              fronts over another setting than memory_strength
+  mgem-report runs --html                          one page to send, tables to sort and figures inside it
   mgem-report runs --wandb my-project              the same numbers in W&B too
   mgem-report runs/sweeps/gamma --pack gamma.tar.gz
                                                    the sweep in one file, to keep or to send
   mgem-report gamma.tar.gz                         its report
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
-avalanche_mgem.report.load_results(folder) gives the numbers as pandas frames. MGEM_DEBUG=1 shows an
+avalanche_mgem.report has load_results(folder), the numbers as pandas frames, and report(folder), which
+makes the same report. MGEM_DEBUG=1 shows an
 error's traceback.
 """
 
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             baseline=options.baseline,
             front=options.front,
             reference=None if options.reference is None else tuple(options.reference),
+            html=options.html,
             project=options.wandb,
             command=shlex.join(["mgem-report", *words]),
         )
@@ -92,7 +95,11 @@ def _parser() -> ArgumentParser:
         help="run folders, sweeps, folders above them, or archives (.tar.gz, .zip)",
     )
     add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
-    add("--baseline", metavar="METHOD", help="what the others are compared with (default: gem)")
+    add(
+        "--baseline",
+        metavar="METHOD",
+        help="what the others are compared with (default: gem, if it is there)",
+    )
     add(
         "--where", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
         help="take only runs with this value, or with one of several after commas",
@@ -109,6 +116,11 @@ def _parser() -> ArgumentParser:
         "--pack", metavar="FILE", type=Path,
         help="write the runs into one new archive (.tar.gz), which is read like a folder, and no report",
     )  # fmt: skip
+    add(
+        "--html",
+        action="store_true",
+        help="also write report.html: one page to send, with all figures inside",
+    )
     add(
         "--wandb", metavar="PROJECT", nargs="?", const="",
         help="log tables and figures to W&B too; offline without an API key (default project: W&B's own)",
@@ -137,29 +149,28 @@ def _run(
     runs: Sequence[Path], output: Path | None, *, project: str | None, command: str, **choices: Any
 ) -> None:
     # Imported here: --help need not wait for pandas and matplotlib.
-    from avalanche_mgem.report.output import default_folder
     from avalanche_mgem.report.sheets import print_results
-    from avalanche_mgem.report.write import write_report
+    from avalanche_mgem.report.write import PAGE_FILE, report
     from avalanche_mgem.runs import printable
 
-    folder = output or default_folder()
-    report = write_report(runs, folder, command=command, **choices)
-    for path, reason in report.results.incomplete.itertuples(index=False):
+    made = report(*runs, out=output, command=command, **choices)
+    for path, reason in made.results.incomplete.itertuples(index=False):
         sys.stderr.write(f"mgem-report: left out {printable(path)}: {printable(reason)}\n")
-    print_results(report.tables["results"], ", ".join(dict.fromkeys(report.results.runs["benchmark"])))
-    print(f"report: {printable(str(folder / 'report.md'))}", flush=True)  # noqa: T201
+    print_results(made.tables["results"], ", ".join(dict.fromkeys(made.results.runs["benchmark"])))
+    file = PAGE_FILE if choices["html"] else "report.md"
+    print(f"report: {printable(str(made.folder / file))}", flush=True)  # noqa: T201
     if project is not None:
         from avalanche_mgem.report.tracking import log_report
 
-        config = {"protocol": report.results.protocol, "command": command}
-        log_report(project or None, folder.name, report.tables, folder / "figures", config)
+        config = {"protocol": made.results.protocol, "command": command}
+        log_report(project or None, made.folder.name, made.tables, made.folder / "figures", config)
 
 
 def _pack(options: Any) -> None:
     from avalanche_mgem.runs import pack_runs
 
-    for name in ("output", "where", "baseline", "front", "reference", "wandb"):
-        if getattr(options, name) not in (None, []):
+    for name in ("output", "where", "baseline", "front", "reference", "html", "wandb"):
+        if getattr(options, name) not in (None, [], False):
             raise ValueError(f"--{name}: it is of a report, and --pack writes none; leave out one of the two")
     number = pack_runs(options.runs, options.pack)
     print(f"packed {number} runs: {options.pack}", flush=True)  # noqa: T201

@@ -1,11 +1,12 @@
 """What a reader must know before comparing the methods of a report."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pandas as pd
 
-from avalanche_mgem.report.comparisons import Front
+from avalanche_mgem.report.comparisons import Baselines, Front
 from avalanche_mgem.report.results import Results
+from avalanche_mgem.report.statistics import FEWEST_SEEDS
 from avalanche_mgem.report.tables import Hypervolumes
 from avalanche_mgem.runs import LABELS, METRICS
 
@@ -14,7 +15,7 @@ _ROUNDING = {"device", "numpy", "platform", "threads", "torch"}  # docs/reproduc
 
 
 def comparison_notes(
-    results: Results, baselines: Mapping[str, str], front: Front | None, volumes: Hypervolumes | None
+    results: Results, baselines: Baselines, front: Front | None, volumes: Hypervolumes | None
 ) -> list[str]:
     """One sentence for each reason why numbers cannot be compared as they stand."""
     return [
@@ -34,18 +35,21 @@ def _seeds(results: Results) -> Iterator[str]:
             lacking = _listed(every - present)
             yield f"{name} has seeds {_listed(present)}, and lacks {lacking}, which others have."
     if single := [name for name, present in seeds.items() if len(present) == 1]:
-        yield f"One seed gives no interval and no test: {', '.join(single)}."
+        yield f"One seed gives no interval: {', '.join(single)}."
+    if few := [name for name, present in seeds.items() if len(present) < FEWEST_SEEDS]:
+        names = "no method has more" if len(few) == len(seeds) else ", ".join(few)
+        yield f"Fewer than {FEWEST_SEEDS} seeds are not tested, and give no star and no bootstrap: {names}."
 
 
-def _not_compared(results: Results, baselines: Mapping[str, str], front: Front | None) -> Iterator[str]:
-    if not baselines:
-        if len(results.methods) > 1:
-            yield "There are no differences, because no method has a baseline of its memory strength."
+def _not_compared(results: Results, baselines: Baselines, front: Front | None) -> Iterator[str]:
+    if baselines.problem:
+        yield f"There are no differences to a baseline: {baselines.problem}."
+    used = set(baselines.of.values())
+    if not used:
         return
-    if front is not None and len(set(baselines.values())) > 1:
+    if front is not None and len(used) > 1:
         yield f"Each method is compared with the baseline of the same {front.name}."
-    used = set(baselines.values())
-    without = [str(name) for name in results.methods.index if name not in baselines and name not in used]
+    without = [str(name) for name in results.methods.index if name not in baselines.of and name not in used]
     if without:
         yield f"No difference to a baseline is made for: {', '.join(without)}."
 

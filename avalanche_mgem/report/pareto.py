@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avalanche_mgem.report.statistics import FEWEST_SEEDS
+
 RESAMPLES = 10_000
 GENERATOR_SEED = 0
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A number and its 95 % percentile interval over resampled seeds; no interval of fewer than two seeds."""
+    """A number and its 95 % percentile interval over resampled seeds; none of fewer than five seeds."""
 
     value: float
     low: float | None
@@ -85,7 +87,7 @@ def bootstrap_hypervolumes(
 
 
 def _interval(value: np.ndarray, resampled: np.ndarray, seeds: int) -> Bootstrap:
-    if seeds < 2:
+    if seeds < FEWEST_SEEDS:
         return Bootstrap(float(value), None, None)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Bootstrap(float(value), float(low), float(high))

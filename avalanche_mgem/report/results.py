@@ -36,7 +36,8 @@ class Results:
         incomplete: ``path`` and ``reason`` of folders that hold no complete run.
         methods: by name of the method its ``strategy`` and the settings that differ, ``"absent"`` where its
             configuration lacks them.
-        protocol: the settings that all runs share because they must, as text.
+        settings: by name of the method all its settings, also those that do not differ.
+        protocol: the settings that all runs share because they must.
         environments: versions, machine and source revision as text, a row for each run.
     """
 
@@ -45,12 +46,21 @@ class Results:
     constraints: pd.DataFrame
     incomplete: pd.DataFrame
     methods: pd.DataFrame
-    protocol: dict[str, str]
+    settings: dict[str, dict[str, Any]]
+    protocol: dict[str, Any]
     environments: pd.DataFrame
 
     def __repr__(self) -> str:
         runs, methods, incomplete = map(len, (self.runs, self.methods, self.incomplete))
         return f"Results({runs} runs of {methods} methods, {incomplete} incomplete)"
+
+    def _repr_html_(self) -> str:
+        """The table of means, for a notebook."""
+        from avalanche_mgem.report.page import html_table
+        from avalanche_mgem.report.sheets import results_sheet
+        from avalanche_mgem.report.tables import results_table
+
+        return html_table(results_sheet(results_table(self)))
 
 
 def combine(
@@ -81,7 +91,8 @@ def combine(
             [(str(path), reason) for path, reason in incomplete.items()], columns=["path", "reason"]
         ),
         methods=_methods_frame(runs, names, settings),
-        protocol={key: text(value) for key, value in sorted(settings[0].items()) if is_protocol(key)},
+        settings={name: dict(chosen) for name, chosen in zip(names, settings, strict=True)},
+        protocol={key: value for key, value in sorted(settings[0].items()) if is_protocol(key)},
         environments=_environments_frame(runs),
     )
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
+from avalanche_mgem.report.statistics import FEWEST_SEEDS
 from avalanche_mgem.report.tables import SIGNIFICANT, Hypervolumes
 from avalanche_mgem.runs import LABELS, METRICS, printable
 
@@ -19,6 +20,11 @@ _DIGITS = {**dict.fromkeys(METRICS, 3), "seconds_train": 1, "seconds_eval": 1, "
 """The numbers of a table of means, in its order, with the digits after the point."""
 
 _NONE = "-"
+
+_UNTIMED = "Seconds are left out where several runs could share the machine."
+
+_COLUMNS = 80  # of a terminal
+_METHOD = 20  # characters of a line that a method's name gets at least, if it needs them
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -50,15 +56,16 @@ class Sheet:
     name: str
     caption: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     texts: int = 1
 
 
 def results_sheet(table: pd.DataFrame) -> Sheet:
     """The table of means."""
+    untimed = "" if table["is_timed"].all() else f" {_UNTIMED}"
     return Sheet(
         "results",
-        "Mean ± half-width of the 95 % interval over n seeds (Student's t).",
+        f"Mean ± half-width of the 95 % interval over n seeds (Student's t).{untimed}",
         ("method", "n", *(LABELS[name] for name in _DIGITS)),
         [
             (
@@ -72,26 +79,61 @@ def results_sheet(table: pd.DataFrame) -> Sheet:
 
 
 def differences_sheet(table: pd.DataFrame) -> Sheet:
-    """The table of paired differences; a star where the corrected p is small."""
+    """The table of paired differences; a star where the corrected p is small, and no p of too few pairs."""
+    means = "Paired differences at equal seeds, mean ± half-width of the 95 % interval"
+    header = ("metric", "method", "baseline", "n", "difference")
+    rows = [
+        (
+            LABELS[row["metric"]],
+            str(row["method"]),
+            str(row["baseline"]),
+            str(row["n"]),
+            _mean(row["difference"], row["half_width"], 3, sign="+"),
+        )
+        for row in _rows(table)
+    ]
+    if not (table["n"] >= FEWEST_SEEDS).any():
+        caption = f"{means}. Fewer than {FEWEST_SEEDS} pairs of seeds are not tested, so there is no p."
+        return Sheet("differences", caption, header, rows, texts=3)
     return Sheet(
         "differences",
-        "Paired differences at equal seeds, mean ± half-width of the 95 % interval; p of the paired t-test, "
-        "and corrected by Holm over the comparisons of a metric. "
-        f"* corrected p < {SIGNIFICANT}; {_NONE} not defined: fewer than two pairs, or equal differences.",
-        ("metric", "method", "baseline", "n", "difference", "p", "corrected p"),
+        f"{means}; p of the paired t-test, and corrected by Holm over the tests of a metric. "
+        f"* corrected p < {SIGNIFICANT}; {_NONE} no test: fewer than {FEWEST_SEEDS} pairs of seeds, or equal "
+        "differences.",
+        (*header, "p", "corrected p"),
         [
             (
-                LABELS[row["metric"]],
-                str(row["method"]),
-                str(row["baseline"]),
-                str(row["n"]),
-                _mean(row["difference"], row["half_width"], 3, sign="+"),
+                *shown,
                 _p(row["p"]),
                 _p(row["p_corrected"]) + ("*" if row["p_corrected"] < SIGNIFICANT else ""),
             )
-            for row in _rows(table)
+            for shown, row in zip(rows, _rows(table), strict=True)
         ],
         texts=3,
+    )
+
+
+def published_sheet(table: pd.DataFrame) -> Sheet:
+    """The table of published numbers beside ours."""
+    return Sheet(
+        "published",
+        "Published numbers of the same protocol: benchmark, experiences, samples, pixels, epochs, "
+        "minibatches, memory, network and optimizer. Ours are mean ± half-width of the 95 % interval over n "
+        "seeds. BWD is a sum over the earlier experiences, here divided by their number.",
+        ("method", "source", "protocol", "metric", "n", "ours", "published"),
+        [
+            (
+                str(row["method"]),
+                row["source"],
+                row["protocol"],
+                LABELS[row["metric"]],
+                str(row["n"]),
+                _mean(row["mean"], row["half_width"], 3),
+                row["published"],
+            )
+            for row in _rows(table)
+        ],
+        texts=4,
     )
 
 
@@ -101,9 +143,8 @@ def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
     return Sheet(
         "hypervolumes",
         f"Area that the front over {setting} dominates in the plane of LA and BWD, above LA {la:.4g} and "
-        f"BWD {bwd:.4g}, of the means over seeds {', '.join(map(str, volumes.seeds))}. In brackets "
-        f"95 % percentile intervals of {RESAMPLES} bootstrap resamples of the seeds, the same for all fronts "
-        f"(generator seed {GENERATOR_SEED}); with few seeds they are too short.",
+        f"BWD {bwd:.4g}, of the means over seeds {', '.join(map(str, volumes.seeds))}. "
+        + _bootstrapped(len(volumes.seeds)),
         ("front", "points", "non-dominated", "hypervolume", "difference to the baseline"),
         [
             (
@@ -115,6 +156,15 @@ def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
             )
             for row in _rows(volumes.table)
         ],
+    )
+
+
+def _bootstrapped(seeds: int) -> str:
+    if seeds < FEWEST_SEEDS:
+        return f"Fewer than {FEWEST_SEEDS} seeds are not resampled, so there are no intervals."
+    return (
+        f"In brackets 95 % percentile intervals of {RESAMPLES} bootstrap resamples of the seeds, the same "
+        f"for all fronts (generator seed {GENERATOR_SEED}); with fewer than ten seeds they are too short."
     )
 
 
@@ -166,21 +216,47 @@ def print_results(table: pd.DataFrame, title: str, names: Sequence[str] = ("acc"
     Args:
         table: :func:`~avalanche_mgem.report.tables.results_table`.
         title: such as the benchmark.
-        names: the numbers to show. With more than three, long names of methods take several lines.
+        names: the numbers to show, from left to right. Those that do not fit beside the others are in a table
+            below. Seconds that no method has are left out. Long names of methods take several lines.
     """
-    shown = Table(
-        title=f"{printable(title)}\nmean ± 95 % interval over n seeds",
-        box=SIMPLE_HEAD,
-        padding=(0, 0),
-        pad_edge=False,
-    )
-    shown.add_column("method", overflow="fold")
-    for column in ("n", *(LABELS[name] for name in names)):
-        shown.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(table):
-        cells = [_mean_of(row, name).replace(" ", "") for name in names]
-        shown.add_row(printable(str(row["method"])), str(row["n"]), *cells)
-    Console(width=80, markup=False, highlight=False).print(shown)
+    rows = _rows(table)
+    methods, n = [printable(str(row["method"])) for row in rows], [str(row["n"]) for row in rows]
+    columns = {
+        LABELS[name]: [_mean_of(row, name).replace(" ", "") for row in rows]
+        for name in names
+        if table["is_timed"].any() or not name.startswith("seconds_")
+    }
+    console = Console(width=_COLUMNS, markup=False, highlight=False)
+    room = _COLUMNS - min(max(map(len, methods)), _METHOD) - 1 - max(map(len, n))
+    for number, labels in enumerate(_beside(columns, room)):
+        shown = Table(
+            title=None if number else f"{printable(title)}\nmean ± 95 % interval over n seeds",
+            box=SIMPLE_HEAD,
+            padding=(0, 0),
+            pad_edge=False,
+        )
+        shown.add_column("method", overflow="fold")
+        for label in ("n", *labels):
+            shown.add_column(label, justify="right", no_wrap=True)
+        for row in zip(methods, n, *(columns[label] for label in labels), strict=True):
+            shown.add_row(*row)
+        console.print(shown)
+    if any(name.startswith("seconds_") for name in names) and not table["is_timed"].all():
+        console.print(_UNTIMED)
+
+
+def _beside(columns: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
+    """The labels of columns in tables that are no wider than the room."""
+    tables: list[list[str]] = [[]]
+    left = room
+    for label, cells in columns.items():
+        width = 1 + max(map(len, (label, *cells)))
+        if width > left and tables[-1]:
+            tables.append([])
+            left = room
+        tables[-1].append(label)
+        left -= width
+    return tables
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

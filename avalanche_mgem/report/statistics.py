@@ -8,6 +8,9 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from avalanche_mgem.runs import Mean, mean_interval
 
+FEWEST_SEEDS = 5
+"""Below it no test is made and no seeds are resampled: a few seeds say little, and their stars mislead."""
+
 # Below this part of the numbers' size a difference is rounding: accuracies that differ by the same number
 # of samples at each seed would otherwise have a tiny variance, and p near 0.
 _ROUNDING = 1e-12
@@ -19,7 +22,7 @@ class Difference:
 
     Attributes:
         difference: its mean with interval; n is the number of pairs.
-        p: of the two-sided paired t-test; None of fewer than two pairs, or if all pairs differ by the same,
+        p: of the two-sided paired t-test; None of fewer than five pairs, or if all pairs differ by the same,
             where t is not defined.
         seeds: those of the pairs, sorted.
         left_out: seeds that only one of the two has, sorted.
@@ -50,7 +53,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def _t_test(ours: np.ndarray, theirs: np.ndarray) -> float | None:
-    if len(ours) < 2 or np.ptp(ours - theirs) <= _ROUNDING * np.abs([ours, theirs]).max():
+    if len(ours) < FEWEST_SEEDS or np.ptp(ours - theirs) <= _ROUNDING * np.abs([ours, theirs]).max():
         return None
     return float(stats.ttest_rel(ours, theirs).pvalue)
 

@@ -11,7 +11,7 @@ from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.pareto import bootstrap_hypervolumes, non_dominated
 from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.statistics import holm, paired_difference
-from avalanche_mgem.runs import COSTS, METRICS, mean_interval
+from avalanche_mgem.runs import ABSENT, COSTS, METRICS, mean_interval
 
 COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
 SIGNIFICANT = 0.05  # corrected p below
@@ -21,23 +21,36 @@ def results_table(results: Results) -> pd.DataFrame:
     """Mean and half-width of the 95 % interval over seeds, for each method and number.
 
     Returns:
-        A row for each method, with ``n``, ``seeds``, and ``NAME_mean``, ``NAME_half_width``; NaN where the
-        runs do not have the number, and a half-width of fewer than two seeds.
+        A row for each method, with ``n``, ``seeds``, ``is_timed``, and ``NAME_mean``, ``NAME_half_width``;
+        NaN where the runs do not have the number, and a half-width of fewer than two seeds. Seconds are NaN
+        where ``is_timed`` is false: some of the runs may have shared their machine with others.
     """
+    is_shared = _shared_machine(results.environments)
     rows = []
     for method, runs in results.runs.groupby("method", sort=False):
+        is_timed = not is_shared[runs.index].any()
         row: dict[str, Any] = {"method": method, "n": len(runs), "seeds": _seeds(runs["seed"])}
+        row["is_timed"] = is_timed
         for name in (*METRICS, *COSTS):
-            mean = mean_interval(runs[name].dropna().tolist())
+            counts = is_timed or not name.startswith("seconds_")
+            mean = mean_interval(runs[name].dropna().tolist() if counts else [])
             row |= {f"{name}_mean": mean.mean, f"{name}_half_width": mean.half_width}
         rows.append(row)
-    return _numbers(pd.DataFrame(rows), "method", "n", "seeds")
+    return _numbers(pd.DataFrame(rows), "method", "n", "seeds", "is_timed")
+
+
+def _shared_machine(environments: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether other runs of its sweep could be made at the same time as each run, where that was recorded."""
+    at_once = "launcher.runs_at_once"
+    if at_once not in environments:
+        return pd.Series(False, index=environments.index)
+    return ~environments[at_once].isin(["1", ABSENT])
 
 
 def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.DataFrame:
     """Paired differences to each method's baseline at equal seeds, p corrected by Holm for each metric.
 
-    The comparisons of one metric are one family of tests.
+    The tests of one metric are one family. Fewer than five pairs are not tested.
 
     Returns:
         A row for each metric and method: ``metric``, ``method``, ``baseline``, ``n`` pairs, ``difference``,

@@ -1,26 +1,32 @@
 """From run folders to a results folder."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from avalanche_mgem.report._document import document
+from avalanche_mgem.report._document import as_markdown, document
 from avalanche_mgem.report.comparisons import Front, find_baselines, find_front
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.load import load_results
 from avalanche_mgem.report.notes import comparison_notes
-from avalanche_mgem.report.output import check_folder, replacing
+from avalanche_mgem.report.output import check_folder, default_folder, replacing
+from avalanche_mgem.report.page import html_table, page
+from avalanche_mgem.report.published import published_table
 from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
     hypervolume_sheet,
     latex,
+    published_sheet,
     results_sheet,
 )
 from avalanche_mgem.report.tables import Hypervolumes, differences_table, hypervolumes, results_table
+
+PAGE_FILE = "report.html"
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,50 +34,75 @@ class Report:
     """What was written.
 
     Attributes:
+        folder: of the report.
         results: all runs.
         tables: those of full precision, by their names.
+        figures: the PNG files, by their names; a PDF is beside each.
+        notes: what to know before comparing.
     """
 
+    folder: Path
     results: Results
     tables: dict[str, pd.DataFrame]
+    figures: dict[str, Path]
+    notes: list[str]
+    _sheets: list[Sheet] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        return f"Report({self.results!r}, tables: {', '.join(self.tables)})"
+        return f"Report({self.results!r}, tables: {', '.join(self.tables)}, in {self.folder})"
+
+    def _repr_html_(self) -> str:
+        """The tables, for a notebook."""
+        return "\n".join(map(html_table, self._sheets))
 
 
-def write_report(
-    runs: Sequence[Path],
-    folder: Path,
-    *,
-    where: Mapping[str, Sequence[str]] | None = None,
+def report(
+    *runs: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
     baseline: str | None = None,
     front: str | None = None,
     reference: tuple[float, float] | None = None,
-    command: str = "write_report",
+    html: bool = False,
+    command: str = "report",
 ) -> Report:
-    """Reads runs, compares them, and writes ``report.md``, CSV and LaTeX tables, and ``figures/``.
+    """Reads runs, compares them, and writes what ``mgem-report`` writes: ``report.md``, tables, ``figures/``.
 
     Args:
         runs: folders, see :func:`~avalanche_mgem.report.load_results`.
-        folder: for the report; an older report there is replaced whole.
+        out: a folder for the report; an older report there is replaced whole. None (default) takes a new one
+            below ``reports``.
         where: takes only some runs.
-        baseline: a method or strategy; None takes ``gem``.
+        baseline: a method or strategy; None takes ``gem`` if there is one.
         front: a setting that varies within a strategy; None takes the memory strength if it does.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
+        html: also writes ``report.html``, one page to send.
         command: the one that the report names.
+
+    Returns:
+        Tables as frames, and the paths of the figures.
 
     Raises:
         ValueError: in one line, for what is wrong with the runs, the folder or the other arguments.
+
+    Example, not run here because the folder is the reader's:
+        >>> made = report("runs/sweeps/gamma", baseline="gem", out="results")  # doctest: +SKIP
+        >>> made.tables["differences"].query("metric == 'acc'")  # doctest: +SKIP
     """
+    folder = default_folder() if out is None else Path(out)
     check_folder(folder)
     results = load_results(*runs, where=where)
     varying = find_front(results.methods, front)
     baselines = find_baselines(results.methods, varying, baseline)
-    volumes = _hypervolumes(results, varying, baselines, reference)
+    volumes = _hypervolumes(results, varying, baselines.of, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
-    if baselines:
-        tables["differences"] = differences_table(results, baselines)
+    published = published_table(results, tables["results"])
+    if len(published):
+        tables["published"] = published
+        sheets["Published numbers of the same protocol"] = published_sheet(published)
+    if baselines.of:
+        tables["differences"] = differences_table(results, baselines.of)
         sheets["Differences to the baseline"] = differences_sheet(tables["differences"])
     if volumes is not None and varying is not None:
         tables["hypervolumes"] = volumes.table
@@ -80,10 +111,13 @@ def write_report(
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
         _write_tables(fresh, {**tables, "runs": results.runs}, sheets)
         (fresh / "figures").mkdir()
-        figures = write_figures(results, varying, fresh / "figures")
-        text = document(results, sheets, figures, notes, command)
-        (fresh / "report.md").write_text(text, encoding="utf-8")
-    return Report(results, tables)
+        figures = write_figures(results, varying, fresh / "figures", set(baselines.of.values()))
+        made = document(results, sheets, figures, notes, command)
+        (fresh / "report.md").write_text(as_markdown(made), encoding="utf-8")
+        if html:
+            (fresh / PAGE_FILE).write_text(page(made, fresh / "figures"), encoding="utf-8")
+    paths = {name: folder / "figures" / f"{name}.png" for name in figures}
+    return Report(folder, results, tables, paths, notes, list(sheets.values()))
 
 
 def _hypervolumes(

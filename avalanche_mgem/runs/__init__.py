@@ -43,7 +43,7 @@ from avalanche_mgem.runs._names import (
     VALID_ACC,
 )
 from avalanche_mgem.runs._one_line import one_line, printable
-from avalanche_mgem.runs._read import Run, error_line, find_runs, read_run
+from avalanche_mgem.runs._read import Run, error_line, find_runs, read_result, read_run
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._same import check_same_run, differences
 from avalanche_mgem.runs._whole import write_whole
@@ -105,6 +105,7 @@ __all__ = [
     "one_line",
     "pack_runs",
     "printable",
+    "read_result",
     "read_run",
     "text",
     "unpacked",

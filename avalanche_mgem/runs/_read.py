@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
-from math import inf, isfinite, nan
+from math import inf, isfinite, isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from avalanche_mgem.runs._files import (
 from avalanche_mgem.runs._keys import flatten, without_added
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, METRICS
 from avalanche_mgem.runs._one_line import one_line, printable
+from avalanche_mgem.runs._result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,28 @@ def read_run(path: Path) -> Run:
         environment=environment,
         matrix=matrix,
         constraints=constraints,
+    )
+
+
+def read_result(path: Path) -> Result:
+    """What a complete run measured, as it was before it was written; without the model.
+
+    Raises:
+        UserError: as :func:`read_run`.
+    """
+    run = read_run(path)
+    memory = run.numbers["peak_memory_mb"]
+    rows = [] if run.constraints is None else run.constraints.to_dict("records")
+    measured = [{str(key): value for key, value in row.items() if not isnan(value)} for row in rows]
+    return Result(
+        matrix=run.matrix.tolist(),
+        seconds_train=run.numbers["seconds_train"],
+        seconds_eval=run.numbers["seconds_eval"],
+        seconds_data=run.numbers["seconds_data"],
+        peak_memory_mb=None if isnan(memory) else memory,
+        names={"strategy": run.strategy, "benchmark": run.benchmark},
+        seed=run.seed,
+        constraints=[row for row in measured if len(row) > 1],  # the rest were written for completeness
     )
 
 

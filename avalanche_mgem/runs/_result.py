@@ -1,10 +1,11 @@
 """What one run has measured."""
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from avalanche_mgem.runs._formulas import acc, all_metrics
-from avalanche_mgem.runs._names import VALID_ACC
+from avalanche_mgem.runs._names import LABELS, VALID_ACC
 
 if TYPE_CHECKING:
     import pandas
@@ -48,6 +49,18 @@ class Result:
     def __repr__(self) -> str:
         name = f"{self.names.get('strategy')} on {self.names.get('benchmark')}, seed {self.seed}"
         return f"Result({name}: ACC {acc(self.matrix):.3f} on {len(self.matrix[0])} experiences)"
+
+    def _repr_html_(self) -> str:
+        """The metrics and the matrix, for a notebook."""
+        name = f"{self.names.get('strategy')} on {self.names.get('benchmark')}, seed {self.seed}"
+        metrics = {LABELS[key]: value for key, value in all_metrics(self.matrix).items()}
+        cells = ("-" if value is None else f"{value:.3f}" for value in metrics.values())
+        head, row = (
+            "".join(f"<th>{key}</th>" for key in metrics),
+            "".join(f"<td>{cell}</td>" for cell in cells),
+        )
+        table = f"<table><tr>{head}</tr><tr>{row}</tr></table>"
+        return f"<p>{escape(name)}</p>{table}{self.accuracies.to_html(float_format='{:.3f}'.format)}"
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from avalanche_mgem.runs._read import read_config
 from avalanche_mgem.runs._written import written
 
 
-def check_same_run(folder: Path, cfg: DictConfig) -> None:
+def check_same_run(folder: Path, cfg: DictConfig, *, way_out: str = "give another hydra.sweep.dir") -> None:
     """Checks that a complete run was made with this configuration, so that it need not be run again.
 
     Args:
         folder: of the complete run.
         cfg: what is asked for. What mgem reads off the benchmark (``inferred``) is taken from the folder.
+        way_out: what the error advises.
 
     Raises:
         UserError: naming what differs, or the file that cannot be read.
@@ -29,7 +30,7 @@ def check_same_run(folder: Path, cfg: DictConfig) -> None:
     if different := differences(saved, asked):
         raise UserError(
             f"the folder {folder} holds a run with another {', '.join(different)}; nothing is overwritten: "
-            "give another hydra.sweep.dir"
+            f"{way_out}"
         )
 
 

@@ -3,15 +3,18 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import avalanche_mgem.experiment
-from avalanche_mgem.experiment import UserError, compose, run
+from avalanche_mgem.experiment import UserError, compose, grid, run, sweep
 from avalanche_mgem.experiment._prepare import prepare
-from avalanche_mgem.experiment.configuration import config_folder
+from avalanche_mgem.experiment.configuration import config_folder, quoted
+from avalanche_mgem.report import load_results
 
 SMALL = ["benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=40"]
+TINY = {key: int(value) for key, _, value in (word.partition("=") for word in SMALL)}
 EXPERIMENTS = sorted(
     str(path.relative_to(config_folder() / "experiment").with_suffix(""))
     for path in (config_folder() / "experiment").rglob("*.yaml")
@@ -58,6 +61,91 @@ def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None
         run({})
     with pytest.raises(UserError, match="logger=csv needs a folder"):
         run([*SMALL, "logger=csv"])
+
+
+def test_a_finished_run_gives_its_result_again(tmp_path: Path) -> None:
+    words = ["strategy=gem", *SMALL, "save_model=true"]
+    result = run(words, tmp_path / "run")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    again = run(words, tmp_path / "run")
+    assert again == result  # all that was measured
+    assert again._repr_html_() == result._repr_html_()
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again.model.eval()(images), result.model.eval()(images))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == written
+    # Where it was not kept there is no model; neither its keeping nor the device makes another run.
+    (tmp_path / "run/model.pt").unlink()
+    assert run([*words[:-1], "device=auto"], tmp_path / "run").model is None
+    with pytest.raises(
+        UserError,
+        match=r"holds a run with another benchmark\.seed \(0 there, 1 here\), .*: give another folder$",
+    ):
+        run([*words, "seed=1"], tmp_path / "run")
+    with pytest.raises(UserError, match="seed=-1: it must be"):
+        run([*words, "seed=-1"], tmp_path / "run")
+    (tmp_path / "run/model.pt").write_bytes(b"PK damaged")
+    with pytest.raises(UserError, match=r"model\.pt: these are no weights of the run's model: "):
+        run(words, tmp_path / "run")
+
+
+def test_heads_of_a_finished_run_come_back(tmp_path: Path) -> None:
+    words = ["strategy=naive", "benchmark=split_digits", *SMALL[1:], "save_model=true"]
+    result = run(words, tmp_path / "run")
+    again = run(words, tmp_path / "run")
+    assert again.model.state_dict().keys() == result.model.state_dict().keys()
+    assert again.constraints == result.constraints == []
+
+
+def test_a_sweep_is_that_of_the_command(tmp_path: Path, mgem, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a folder, with 'signs'"
+    results = sweep({"strategy": ["naive", "gem"], "seed": range(2), **TINY}, folder)
+    assert results.runs[["method", "seed"]].to_numpy().tolist() == [
+        ["naive", 0], ["naive", 1], ["gem", 0], ["gem", 1],
+    ]  # fmt: skip
+    assert results.protocol["train_mb_size"] == 10
+    assert results.environments["launcher.name"].tolist() == ["basic"] * 4
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
+    assert len(before) == 4
+    capfd.readouterr()
+    # The command goes on with it, and so does the function.
+    words = ["strategy=naive,gem", "seed=0,1", *SMALL]
+    assert mgem("-m", *words, f"hydra.sweep.dir={quoted(str(folder))}").status == 0
+    more = sweep(["strategy=naive,gem", "seed=range(2)", "train_mb_size=10", *SMALL], folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(more.runs) == 4
+
+
+def test_a_sweep_that_lacks_runs_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^the sweep \S+ lacks runs: \S+seed0: strategy.memory_strength=x: "
+    ) as error:
+        sweep({"strategy": "gem", "strategy.memory_strength": ["x", 0.5], **TINY}, tmp_path / "sweep")
+    assert "\n" not in str(error.value)
+    assert load_results(tmp_path / "sweep").runs["strategy"].tolist() == ["gem"]  # the complete one is kept
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    with pytest.raises(UserError, match="is not empty and holds no sweep"):
+        sweep(["seed=0,1", *SMALL], tmp_path / "mine")
+    with pytest.raises(UserError, match=r"^no strategy is called 'gm'; did you mean 'gem'"):
+        sweep(["strategy=gm,gem"], tmp_path / "x")
+    with pytest.raises(UserError, match="give a list"):
+        sweep("strategy=gem")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([0, 0.5, True, None], "0,0.5,true,null"),
+        (range(3), "0,1,2"),
+        ([[1, "a"], [2]], "[1,a],[2]"),
+        ("random:2", "random:2"),
+        (["it's, \\ so", "b"], "'it\\'s, \\\\ so',b"),
+    ],
+)
+def test_values_become_words_of_hydra(value: object, words: str) -> None:
+    assert grid._values(value) == words
+    OverridesParser.create().parse_overrides([f"key={words}"])
 
 
 def test_own_configuration_files_join_in(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_run_leaves_its_results(mgem: Mgem, tmp_path: Path) -> None:
     assert environment["torch"] == torch.__version__
     assert environment["device"] == "cpu"
     assert environment.keys() >= {"python", "avalanche-lib", "numpy", "daqp", "quadprog", "threads", "git"}
+    assert environment["launcher"] == {"name": None, "runs_at_once": 1}
 
 
 @pytest.mark.parametrize("strategy", sorted({*STRATEGIES} - ONE_HEAD_ONLY))

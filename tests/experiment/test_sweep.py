@@ -11,6 +11,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+import joblib
 import psutil
 import pytest
 from avalanche.training import Naive
@@ -301,7 +302,11 @@ def test_launchers_run_a_sweep_though_a_run_dies(
     out, err = process.communicate(timeout=300)
     assert process.returncode == 2, err
     (run,) = runs(tmp_path / "sweep").values()
-    assert json.loads((run / "environment.json").read_text())["threads"] == 1
+    made_by = json.loads((run / "environment.json").read_text())
+    assert made_by["threads"] == 1
+    names = {"parallel": "joblib", "submitit_local": "local", "ray_cluster": "ray"}
+    at_once = joblib.cpu_count() if launcher == "parallel" else None
+    assert made_by["launcher"] == {"name": names[launcher], "runs_at_once": at_once}
     assert re.search(r"naive +1 +\d\.\d+ ", out)
     assert "Traceback" not in err
     assert "mgem: 1 of 2 runs have failed; the same command" in err

@@ -101,10 +101,10 @@ def writer(root: Path) -> WriteRun:
     return write
 
 
-def write_sweep(root: Path) -> Path:
+def write_sweep(root: Path, seeds: int = 3) -> Path:
     write_run = writer(root)
     constraints = ["experience,violated_steps,gap_violated", "1,0.5,", "2,0.75,0.25"]
-    for seed in range(3):
+    for seed in range(seeds):
         write_run(f"sweep/naive-{seed}", "naive", seed)
         for strategy in ("gem", "dmgem"):
             for place, gamma in enumerate((0, 0.5, 1)):
@@ -135,5 +135,5 @@ def sweep(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Those of such a sweep."""
-    return load_results(write_sweep(tmp_path_factory.mktemp("results")))
+    """Those of such a sweep of five seeds."""
+    return load_results(write_sweep(tmp_path_factory.mktemp("results"), seeds=5))

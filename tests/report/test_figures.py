@@ -1,26 +1,30 @@
 import itertools
+import re
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from report.conftest import random_matrix
 
-from avalanche_mgem.report import load_results
+from avalanche_mgem.experiment.configuration import config_folder
+from avalanche_mgem.report import fronts, load_results
 from avalanche_mgem.report.comparisons import find_front
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.fronts import front_figure
 from avalanche_mgem.report.heatmaps import matrix_figures
-from avalanche_mgem.report.style import SETTINGS, look, rank
+from avalanche_mgem.report.style import SETTINGS, looks, rank
 
-KNOWN = (
-    *("naive", "joint", "cumulative", "replay", "ewc", "si", "lwf", "er_ace", "agem"),
-    *("gem", "pmgem", "dmgem", "pdmgem", "avalanche_gem"),
-)
+KNOWN = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
+
+
+SAME = random_matrix(0)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +76,27 @@ def test_nothing_is_cut_off_or_covered(figures) -> None:
 def test_values_on_a_front_cover_neither_points_nor_each_other(figures) -> None:
     renderer = FigureCanvasAgg(figures["front"]).get_renderer()
     labels = [label for axes in figures["front"].axes for label in axes.texts]
-    assert sorted(label.get_text() for label in labels) == ["0", "0", "0.5", "0.5", "1", "1"]
+    whole, *own = ([label.get_text() for label in axes.texts] for axes in figures["front"].axes)
+    assert own == [["0", "0.5", "1"]] * 2
+    assert sorted(whole) == ["0", "0", "0.5", "0.5", "1", "1"]  # both fronts, where there is room
     boxes = [label.get_window_extent(renderer) for label in labels]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     for label in labels:
         points = label.axes.transData.transform([other.xy for other in labels if other.axes is label.axes])
         assert not any(label.get_window_extent(renderer).contains(*point) for point in points)
+
+
+def test_the_panel_of_all_fronts_leaves_out_values_that_would_cover_others(
+    write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for strategy in ("gem", "dmgem"):
+        for gamma in (0, 1):
+            write_run(f"{strategy}{gamma}", strategy, matrix=SAME, settings={"memory_strength": gamma})
+    results = load_results(tmp_path)
+    monkeypatch.setattr(fronts, "_PLACES", [(12, 0)])  # the only place for a value, and all points are one
+    whole, *own = front_figure(results, find_front(results.methods, None)).axes
+    assert [len(axes.texts) for axes in own] == [2, 2]
+    assert len(whole.texts) == 1
 
 
 def test_the_front_shows_the_means(results, figures) -> None:
@@ -86,7 +105,7 @@ def test_the_front_shows_the_means(results, figures) -> None:
     axes = figures["front"].axes[0]
     (line,) = [line for line in axes.get_lines() if line.get_label() == "dmgem"]
     np.testing.assert_allclose(line.get_xydata(), means)
-    assert line.get_color() == look("dmgem").colour
+    assert line.get_color() == looks({"dmgem": "dmgem"})["dmgem"].colour
 
 
 def test_accuracy_is_the_mean_over_what_was_trained(write_run) -> None:
@@ -94,7 +113,8 @@ def test_accuracy_is_the_mean_over_what_was_trained(write_run) -> None:
     results = load_results(write_run("run", matrix=matrix))
     (line,) = average_accuracy_figure(results).axes[0].get_lines()
     expected = [matrix[after, :after].mean() for after in (1, 2, 3)]
-    np.testing.assert_allclose(line.get_xydata(), list(zip((1, 2, 3), expected, strict=True)))
+    # After experience 0, 1 and 2.
+    np.testing.assert_allclose(line.get_xydata(), list(zip((0, 1, 2), expected, strict=True)))
 
 
 def test_matrices_are_means_over_seeds(write_run, tmp_path: Path) -> None:
@@ -121,23 +141,19 @@ def test_many_methods_take_several_figures(write_run, tmp_path: Path) -> None:
 def test_constraints_by_experience(figures) -> None:
     lines = figures["violated_steps"].axes[0].get_lines()
     assert len(lines) == 6
-    np.testing.assert_allclose(lines[0].get_xydata(), [(2, 0.5), (3, 0.75)])
-    np.testing.assert_allclose(figures["gap_violated"].axes[0].get_lines()[0].get_xydata(), [(3, 0.25)])
+    np.testing.assert_allclose(lines[0].get_xydata(), [(1, 0.5), (2, 0.75)])
+    np.testing.assert_allclose(figures["gap_violated"].axes[0].get_lines()[0].get_xydata(), [(2, 0.25)])
 
 
 def test_strategies_keep_their_look(figures, write_run, tmp_path: Path) -> None:
     """In a panel with others, and in a report of their own."""
     write_run("gem", "gem")
     alone = average_accuracy_figure(load_results(tmp_path))
+    gem = looks({"gem": "gem"})["gem"]
     for figure in (alone, figures["accuracy"], figures["violated_steps"]):
-        lines = [
-            line
-            for axes in figure.axes
-            for line in axes.get_lines()
-            if line.get_marker() == look("gem").marker
-        ]
-        assert lines[0].get_color() == to_rgb(look("gem").colour)
-        assert lines[0].get_linestyle() == look("gem").line
+        lines = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == gem.marker]
+        assert lines[0].get_color() == gem.colour
+        assert not lines[0].is_dashed()
 
 
 def test_strategies_of_one_method_share_a_panel(write_run, tmp_path: Path) -> None:
@@ -155,17 +171,123 @@ def test_more_methods_have_a_panel_for_each_strategy(write_run, tmp_path: Path) 
     assert (gem.get_title(), dmgem.get_title()) == ("gem", "dmgem")
     labels = [text.get_text() for text in gem.get_legend().get_texts()]
     assert labels == [f"memory_strength={gamma}" for gamma in range(4)]
-    dashes = {line.get_linestyle() + str(line._dash_pattern) for line in gem.get_lines()}
+    dashes = {str(line._dash_pattern) for line in gem.get_lines()}
     assert len(dashes) == len({line.get_color() for line in gem.get_lines()}) == 4
 
 
-def test_looks_differ_in_colour_and_in_print() -> None:
-    looks = [look(name) for name in KNOWN]
-    assert len({each.marker for each in looks}) == len(KNOWN)
-    assert len({(each.colour, each.line) for each in looks}) == len(KNOWN)
-    assert look("my_own") == look("my_own")
-    assert look("my_own").marker not in {each.marker for each in looks}
+def test_every_strategy_of_the_command_has_a_look_of_its_own() -> None:
+    found = looks({name: name for name in KNOWN})
+    assert all(rank(name)[0] < len(KNOWN) for name in KNOWN)
+    assert len({each.marker for each in found.values()}) == len(KNOWN)
+    assert len({(each.colour, each.dashes) for each in found.values()}) == len(KNOWN)
     assert sorted(["zeta", "gem", "alpha", "naive"], key=rank) == ["naive", "gem", "alpha", "zeta"]
+
+
+@given(st.lists(st.sampled_from([*KNOWN, *(f"mine{n}" for n in range(12))]), max_size=30).map(sorted))
+def test_no_two_methods_share_a_colour_and_dashes(strategies: list[str]) -> None:
+    methods = {f"{strategy} {number}": strategy for number, strategy in enumerate(strategies)}
+    found = looks(methods)
+    assert list(found) == list(methods)
+    assert len({(each.colour, each.dashes) for each in found.values()}) == len(methods)
+
+
+def test_second_methods_of_one_colour_have_other_dashes() -> None:
+    """As of EWC and Avalanche's GEM, whose tints are equal too."""
+    methods = {f"{strategy} {n}": strategy for strategy in ("ewc", "avalanche_gem") for n in range(3)}
+    found = looks(methods)
+    assert len({each.dashes for each in found.values()}) == 6
+    assert found["ewc 1"].colour == found["avalanche_gem 1"].colour
+
+
+def test_the_look_of_an_unknown_strategy_is_that_of_its_name() -> None:
+    alone = looks({"mine": "mine"})["mine"]
+    known = looks({name: name for name in KNOWN})
+    assert looks({"gem": "gem", "mine": "mine"})["mine"] == alone
+    assert (alone.colour, alone.dashes) not in {(each.colour, each.dashes) for each in known.values()}
+    assert alone.marker not in {each.marker for each in known.values()}
+
+
+def bands(axes) -> list[str]:
+    """Colours of the bands of a panel."""
+    return [to_hex(band.get_facecolor()[0]) for band in axes.collections]
+
+
+def test_six_methods_of_a_panel_have_bands_the_baseline_among_them(write_run, tmp_path: Path) -> None:
+    for strategy in KNOWN:
+        for seed in (0, 1):
+            write_run(f"{strategy}{seed}", strategy, seed)
+    results = load_results(tmp_path)
+    colours = {name: each.colour.lower() for name, each in looks({name: name for name in KNOWN}).items()}
+    order = results.methods.index.tolist()
+    (axes,) = average_accuracy_figure(results).axes
+    assert len(axes.get_lines()) == len(KNOWN)
+    assert bands(axes) == [colours[name] for name in order[:6]]
+    (axes,) = average_accuracy_figure(results, {"joint"}).axes
+    assert bands(axes) == [colours[name] for name in [*order[:5], "joint"]]
+
+
+def test_bands_stay_inside_the_frame(write_run, tmp_path: Path) -> None:
+    """Shares are from 0 to 1, though an interval of Student's t is not."""
+    for seed, value in enumerate((0.02, 0.5, 1.0)):
+        rows = ["experience,violated_steps", f"1,{value}", f"2,{value}"]
+        write_run(f"gem{seed}", seed=seed, constraints=rows)
+    (axes,) = constraint_figures(load_results(tmp_path))["violated_steps"].axes
+    (band,) = axes.collections
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == (0, 1)
+    low, high = axes.get_ylim()
+    assert low < 0 < 1 < high
+
+
+def test_panels_above_an_empty_place_have_their_numbers(write_run, tmp_path: Path) -> None:
+    """Of four panels in rows of three, the second and third have nothing below them."""
+    for strategy in ("naive", "ewc", "gem", "dmgem"):
+        for gamma in range(3):
+            write_run(f"{strategy}{gamma}", strategy, settings={"memory_strength": gamma})
+    results = load_results(tmp_path)
+    figure = average_accuracy_figure(results)
+    (matrices, *_) = matrix_figures(results).values()  # six panels in rows of four
+    for drawn, shown in ((figure, [False, True, True, True]), (matrices, [False, False, *[True] * 4])):
+        FigureCanvasAgg(drawn).draw()
+        panels = [axes for axes in drawn.axes if axes.axison and axes.get_title()]
+        labels = [any(tick.label1.get_visible() for tick in axes.xaxis.get_major_ticks()) for axes in panels]
+        assert labels == shown
+    assert [bool(axes.get_xlabel()) for axes in figure.axes if axes.axison] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("experiences", [1, 3, 10, 11])
+def test_matrices_have_numbers_up_to_ten_experiences(write_run, tmp_path: Path, experiences: int) -> None:
+    matrix = random_matrix(0, experiences=experiences)
+    write_run("gem", matrix=matrix)
+    figure = matrix_figures(load_results(tmp_path))["accuracy_matrices"]
+    axes = figure.axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    if experiences > 10:
+        assert not texts
+        return
+    expected = {(j, i - 1): f"{value:.2f}".removeprefix("0") for (i, j), value in np.ndenumerate(matrix)}
+    assert texts == expected
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    low, high = axes.get_xlim()
+    assert (low, high) == (-0.5, experiences - 0.5)  # counted from 0
+
+
+def test_rows_of_matrices_are_after_which_experience(figures) -> None:
+    axes = figures["accuracy_matrices"].axes[0]
+    FigureCanvasAgg(figures["accuracy_matrices"]).draw()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["none", "0", "1", "2"]
+
+
+def test_captions_and_axes_are_words(figures) -> None:
+    for figure in figures.values():
+        for axes in figure.axes:
+            assert not re.search(r"\bthem\b", axes.get_ylabel() + axes.get_xlabel())
+    assert figures["accuracy"].axes[0].get_ylabel() == "mean accuracy on the\nexperiences so far"
+    assert figures["accuracy"].axes[0].get_xlabel() == "after experience"
 
 
 def test_the_same_results_give_the_same_bytes(write_run, tmp_path: Path) -> None:

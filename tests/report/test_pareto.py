@@ -71,19 +71,22 @@ def test_resamples_are_paired() -> None:
     assert (equal.value, equal.low, equal.high) == (0, 0, 0)
 
 
-def test_the_bootstrap_interval_of_two_seeds() -> None:
-    """The means of resamples are 1 (a quarter), 2 (half) and 3 (a quarter): the interval is from 1 to 3."""
-    points = np.array([[[1.0, 1.0]], [[3.0, 1.0]]])
+def test_the_bootstrap_interval_is_that_of_all_resamples() -> None:
+    """Of five seeds there are 3,125 resamples, so their quantiles can be counted."""
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    every = np.stack(np.meshgrid(*[values] * 5)).reshape(5, -1).mean(axis=0)
+    points = np.stack([values, np.ones(5)], axis=-1)[:, None, :]  # the area is the first coordinate
     (volume,) = bootstrap_hypervolumes({"a": points}, ORIGIN, None)[0].values()
-    assert (volume.value, volume.low, volume.high) == (2, 1, 3)
+    assert volume.value == pytest.approx(6.2)
+    assert (volume.low, volume.high) == pytest.approx(tuple(np.quantile(every, [0.025, 0.975])), abs=0.2)
 
 
-def test_the_bootstrap_is_repeatable_and_needs_two_seeds() -> None:
+def test_the_bootstrap_is_repeatable_and_needs_five_seeds() -> None:
     points = np.random.default_rng(3).random((5, 4, 2))
     assert bootstrap_hypervolumes({"a": points}, ORIGIN, None) == bootstrap_hypervolumes(
         {"a": points}, ORIGIN, None
     )
-    (single,) = bootstrap_hypervolumes({"a": points[:1]}, ORIGIN, None)[0].values()
-    assert (single.low, single.high) == (None, None)
+    (few,) = bootstrap_hypervolumes({"a": points[:4]}, ORIGIN, None)[0].values()
+    assert (few.low, few.high) == (None, None)
     with pytest.raises(ValueError, match="must have the same seeds"):
         bootstrap_hypervolumes({"a": points, "b": points[:2]}, ORIGIN, None)

@@ -1,25 +1,28 @@
+import json
 import re
 
 import pandas as pd
 import pytest
 
 from avalanche_mgem.report import load_results
+from avalanche_mgem.report.comparisons import find_front
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
+    hypervolume_sheet,
     latex,
     markdown,
     print_results,
     results_sheet,
 )
-from avalanche_mgem.report.tables import results_table
+from avalanche_mgem.report.tables import hypervolumes, results_table
 
 NASTY = r"a_b & 5% of $x$ #1 {y} ~z^2 \n <c> | d*"
 
 
-def differences(*corrected: float) -> Sheet:
+def differences(*corrected: float, n: int = 5) -> Sheet:
     rows = [
-        {"metric": "acc", "method": "m", "baseline": "b", "n": 3, "difference": -0.0001, "half_width": 0.02,
+        {"metric": "acc", "method": "m", "baseline": "b", "n": n, "difference": -0.0001, "half_width": 0.02,
          "p": 0.0001, "p_corrected": p}
         for p in corrected
     ]  # fmt: skip
@@ -30,6 +33,26 @@ def test_only_the_corrected_p_is_marked() -> None:
     sheet = differences(0.049, 0.05, float("nan"))
     assert [row[-2:] for row in sheet.rows] == [("<0.001", "0.049*"), ("<0.001", "0.050"), ("<0.001", "-")]
     assert "Holm" in sheet.caption
+
+
+def test_without_five_seeds_a_sentence_stands_for_p_and_stars() -> None:
+    sheet = differences(float("nan"), n=4)
+    assert sheet.header == ("metric", "method", "baseline", "n", "difference")
+    assert sheet.rows == [("ACC", "m", "b", "4", "+0.000 ± 0.020")]
+    assert sheet.caption.endswith("Fewer than 5 pairs of seeds are not tested, so there is no p.")
+    assert "*" not in markdown(sheet)
+
+
+@pytest.mark.parametrize("seeds", [4, 5])
+def test_fronts_of_few_seeds_have_no_interval(write_run, tmp_path, seeds: int) -> None:
+    for seed in range(seeds):
+        for gamma in (0, 1):
+            write_run(f"{gamma}-{seed}", seed=seed, settings={"memory_strength": gamma})
+    results = load_results(tmp_path)
+    front = find_front(results.methods, None)
+    sheet = hypervolume_sheet(hypervolumes(results, front, None, None), front.name)
+    assert ("[" in sheet.rows[0][3]) == (seeds == 5)
+    assert ("Fewer than 5 seeds are not resampled" in sheet.caption) == (seeds == 4)
 
 
 def test_no_number_is_minus_zero() -> None:
@@ -75,3 +98,38 @@ def test_the_terminal_has_80_columns(write_run, capsys: pytest.CaptureFixture[st
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(re.search(r"0\.\d{3} .*0\.\d{3}", line) is not None for line in lines) == 1
+
+
+def test_the_terminal_cuts_no_number(write_run, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers as wide as they get: what does not fit beside the others is below them."""
+    for seed in range(2):
+        folder = write_run(f"{seed}", "a_strategy_with_a_long_name", seed)
+        values = json.loads((folder / "summary.json").read_text())
+        costs = {"seconds_train": 1e6 * (1 + seed), "seconds_eval": 123456.7, "peak_memory_mb": 1e5 * seed}
+        (folder / "summary.json").write_text(json.dumps(values | costs))
+    names = ("acc", "bwd", "la", "fwt", "forgetting", "seconds_train", "seconds_eval", "peak_memory_mb")
+    table = results_table(load_results(tmp_path))
+    print_results(table, "digits", names)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    for name in names:
+        digits = {"peak_memory_mb": 0}.get(name, 1 if name.startswith("seconds") else 3)
+        mean, half_width = table.loc[0, f"{name}_mean"], table.loc[0, f"{name}_half_width"]
+        assert f"{mean:.{digits}f}±{half_width:.{digits}f}" in out
+    assert out.count("mean ±") == 1
+
+
+def test_the_terminal_shows_no_seconds_of_runs_that_shared_a_machine(write_run, tmp_path, capsys) -> None:
+    launcher = {"name": "joblib", "runs_at_once": 2}
+    write_run("a", "gem", environment={"launcher": launcher})
+    print_results(results_table(load_results(tmp_path)), "digits", ("acc", "seconds_train"))
+    out = capsys.readouterr().out
+    assert "train s" not in out
+    assert "Seconds are left out" in out
+    write_run("b", "naive")
+    print_results(results_table(load_results(tmp_path)), "digits", ("acc", "seconds_train"))
+    out = capsys.readouterr().out
+    assert re.search(r"naive.* 2\.0 *$", out, re.MULTILINE)
+    assert re.search(r"gem.* - *$", out, re.MULTILINE)
+    assert "Seconds are left out" in out

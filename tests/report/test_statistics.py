@@ -23,7 +23,7 @@ def test_the_interval_is_scipys(values) -> None:
         assert mean.half_width == pytest.approx(0)
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 1000).map(lambda n: n / 1000)] * 2), min_size=2, max_size=8))
+@given(st.lists(st.tuples(*[st.integers(0, 1000).map(lambda n: n / 1000)] * 2), min_size=5, max_size=8))
 def test_the_paired_test_is_scipys(pairs) -> None:
     ours, theirs = zip(*pairs, strict=True)
     result = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
@@ -47,10 +47,20 @@ def test_no_test_without_pairs_or_variance() -> None:
     assert paired_difference({0: 0.5}, {1: 0.5}).difference.mean is None
     assert paired_difference({0: 0.5}, {0: 0.4}).p is None
     # 0.1 at each seed, up to rounding, which has a variance of 1e-34.
-    same = paired_difference({0: 0.3, 1: 0.8, 2: 0.6}, {0: 0.2, 1: 0.7, 2: 0.5})
+    ours, theirs = (0.3, 0.8, 0.6, 0.4, 0.5), (0.2, 0.7, 0.5, 0.3, 0.4)
+    same = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
     assert same.p is None
     assert same.difference.mean == pytest.approx(0.1)
-    assert paired_difference({0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}).p is None
+    zeros = dict.fromkeys(range(5), 0.0)
+    assert paired_difference(zeros, zeros).p is None
+
+
+@pytest.mark.parametrize("n", [2, 4, 5])
+def test_no_test_below_five_pairs(n: int) -> None:
+    values = {seed: 0.5 + 0.01 * seed for seed in range(n)}
+    result = paired_difference(values, {seed: 0.1 * (seed % 2) for seed in range(9)})
+    assert (result.p is None) == (n < 5)
+    assert result.difference.half_width is not None
 
 
 def test_holm_on_a_known_example() -> None:

@@ -1,10 +1,12 @@
+import shlex
+
 import numpy as np
 import pytest
 from report.conftest import random_matrix
 from scipy.stats import ttest_rel
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import find_baselines, find_front
+from avalanche_mgem.report.comparisons import Baselines, find_baselines, find_front
 from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table
@@ -13,15 +15,15 @@ from avalanche_mgem.report.tables import differences_table, hypervolumes, result
 def test_means_over_seeds(results) -> None:
     table = results_table(results).set_index("method")
     for method, runs in results.runs.groupby("method"):
-        assert table.loc[method, "n"] == 3
-        assert table.loc[method, "seeds"] == "0 1 2"
+        assert table.loc[method, "n"] == 5
+        assert table.loc[method, "seeds"] == "0 1 2 3 4"
         assert table.loc[method, "acc_mean"] == pytest.approx(runs["acc"].mean())
-        assert table.loc[method, "seconds_train_half_width"] == pytest.approx(4.302653 / 3**0.5)
+        assert table.loc[method, "seconds_train_half_width"] == pytest.approx(2.776445 * 2.5**0.5 / 5**0.5)
         assert np.isnan(table.loc[method, "peak_memory_mb_mean"])
 
 
 def test_differences_are_paired_and_corrected_for_each_metric(results) -> None:
-    baselines = find_baselines(results.methods, None, "naive")
+    baselines = find_baselines(results.methods, None, "naive").of
     table = differences_table(results, baselines)
     wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
     assert table.groupby("metric").size().to_dict() == {"acc": 6, "bwd": 6, "la": 6}
@@ -29,8 +31,34 @@ def test_differences_are_paired_and_corrected_for_each_metric(results) -> None:
         for row in rows.to_dict("records"):
             expected = ttest_rel(wide[metric, row["method"]], wide[metric, "naive"])
             assert row["p"] == pytest.approx(expected.pvalue)
-            assert row["n"] == 3
+            assert row["n"] == 5
         assert rows["p_corrected"].tolist() == holm(rows["p"].tolist())
+
+
+def test_seconds_are_a_result_only_where_runs_were_alone(write_run, tmp_path) -> None:
+    made_by = {
+        "naive": None,  # of an older version, which did not record it
+        "gem": {"name": "basic", "runs_at_once": 1},
+        "dmgem": {"name": "joblib", "runs_at_once": 2},
+        "agem": {"name": "ray", "runs_at_once": None},
+    }
+    for strategy, launcher in made_by.items():
+        for seed in (0, 1):
+            write_run(f"{strategy}{seed}", strategy, seed, environment=launcher and {"launcher": launcher})
+    table = results_table(load_results(tmp_path)).set_index("method")
+    assert table["is_timed"].to_dict() == {"naive": True, "gem": True, "agem": False, "dmgem": False}
+    for name in ("seconds_train_mean", "seconds_eval_mean", "seconds_data_mean"):
+        assert table[name].isna().tolist() == [False, True, False, True]
+    assert not table["acc_mean"].isna().any()
+
+
+def test_one_run_of_several_at_a_time_is_enough_to_leave_seconds_out(write_run, tmp_path) -> None:
+    for seed in (0, 1):
+        environment = {"launcher": {"name": "joblib", "runs_at_once": 1 + seed}}
+        write_run(f"gem{seed}", "gem", seed, environment=environment)
+    results = load_results(tmp_path)
+    assert results_table(results)["seconds_train_mean"].isna().all()
+    assert results.runs["seconds_train"].notna().all()  # what was measured stays
 
 
 def test_seeds_that_are_not_common_are_named(write_run, tmp_path) -> None:
@@ -79,11 +107,11 @@ def test_baselines_are_of_the_same_value(results) -> None:
     methods = results.methods
     front = find_front(methods, None)
     same = {f"dmgem memory_strength={value}": f"gem memory_strength={value}" for value in (0, 0.5, 1)}
-    assert find_baselines(methods, front, None) == find_baselines(methods, front, "gem") == same
-    one = find_baselines(methods, front, "gem memory_strength=1")
+    assert find_baselines(methods, front, None).of == find_baselines(methods, front, "gem").of == same
+    one = find_baselines(methods, front, "gem memory_strength=1").of
     assert set(one.values()) == {"gem memory_strength=1"}
     assert set(one) == set(methods.index) - {"gem memory_strength=1"}
-    assert set(find_baselines(methods, front, "naive").values()) == {"naive"}
+    assert set(find_baselines(methods, front, "naive").of.values()) == {"naive"}
 
 
 def test_fronts_without_a_common_seed_have_no_hypervolume(write_run, tmp_path) -> None:
@@ -92,50 +120,80 @@ def test_fronts_without_a_common_seed_have_no_hypervolume(write_run, tmp_path) -
     results = load_results(tmp_path)
     front = find_front(results.methods, None)
     assert hypervolumes(results, front, None, None) is None
-    assert any("there are no hypervolumes" in note for note in comparison_notes(results, {}, front, None))
+    notes = comparison_notes(results, Baselines({}), front, None)
+    assert any("there are no hypervolumes" in note for note in notes)
 
 
 def test_without_a_baseline_of_its_value_a_method_has_none(results) -> None:
     methods = results.methods.drop("gem memory_strength=0.5")
-    compared = find_baselines(methods, find_front(methods, None), "gem")
+    compared = find_baselines(methods, find_front(methods, None), "gem").of
     assert list(compared) == ["dmgem memory_strength=0", "dmgem memory_strength=1"]
 
 
 def test_unknown_baselines(results) -> None:
     methods = results.methods
     with pytest.raises(
-        ValueError, match="--baseline ewc: no method is called so; give --baseline one of 'naive', "
+        ValueError,
+        match=r"^--baseline ewc: no method is called so; give one of naive, 'gem memory_strength=0', ",
     ):
         find_baselines(methods, None, "ewc")
     with pytest.raises(
-        ValueError, match="'gem' is the name of 3 methods; give --baseline one of 'gem memory_str"
+        ValueError,
+        match=r"^--baseline gem: 3 methods are called so; give one of 'gem memory_strength=0', 'gem",
     ):
-        find_baselines(methods, None, None)
-    two = methods.loc[["naive", "dmgem memory_strength=0"]]
-    with pytest.raises(
-        ValueError, match="there is no gem to compare with; give --baseline one of 'naive', 'dmgem"
-    ):
-        find_baselines(two, None, None)
-    assert find_baselines(methods.loc[["naive"]], None, None) == {}
+        find_baselines(methods, None, "gem")
+    with pytest.raises(ValueError, match="--baseline ewc: no method is called so"):
+        find_baselines(methods.loc[["naive"]], None, "ewc")
+
+
+def test_without_a_gem_there_are_no_differences_but_a_sentence(results) -> None:
+    methods = results.methods
+    two = find_baselines(methods.loc[["naive", "dmgem memory_strength=0"]], None, None)
+    assert two.of == {}
+    assert two.problem == "no method is called gem; give --baseline one of naive, 'dmgem memory_strength=0'"
+    several = find_baselines(methods, None, None)
+    assert several.of == {}
+    assert several.problem.startswith(
+        "3 methods are called gem; give --baseline one of 'gem memory_strength=0'"
+    )
+    alone = find_baselines(methods.loc[["naive"]], None, None)
+    assert alone == Baselines({})
+    notes = comparison_notes(results, two, None, None)
+    assert f"There are no differences to a baseline: {two.problem}." in notes
+
+
+def test_every_name_that_an_error_lists_is_a_baseline(write_run, tmp_path) -> None:
+    """As a shell reads it, whatever is in the name."""
+    for place, name in enumerate(("it's", "a  b", 'say "x"', "back\\slash", "gem")):
+        for gamma in (0, 1):
+            write_run(f"{place}-{gamma}", name, settings={"memory_strength": gamma})
+    methods = load_results(tmp_path).methods
+    with pytest.raises(ValueError, match="give one of ") as error:
+        find_baselines(methods, find_front(methods, None), "absent")
+    listed = shlex.split(str(error.value).partition("give one of ")[2])
+    names = [name.removesuffix(",") for name in listed]
+    assert names == methods.index.tolist()
+    for name in names:
+        assert set(find_baselines(methods, None, name).of) == set(names) - {name}
 
 
 def test_hypervolumes_of_single_points_are_rectangles(write_run, tmp_path) -> None:
     """Two methods of which one dominates: the area is that of the better one's mean above the reference."""
-    for seed in (0, 1):
+    for seed in range(5):
         for gamma, quality in ((0, 0.5), (1, 0.8)):
-            learnt = quality + 0.1 * seed
+            learnt = quality + 0.1 * (seed == 4)
             matrix = np.array([[0.0, 0.0], [learnt, 0.0], [learnt - 0.2 + 0.1 * gamma, learnt]])
             write_run(f"{seed}-{gamma}", "gem", seed, matrix=matrix, settings={"memory_strength": gamma})
     results = load_results(tmp_path)
     front = find_front(results.methods, None)
     row = hypervolumes(results, front, "gem", (0.25, -1.0)).table.iloc[0]
-    assert row["hypervolume"] == pytest.approx((0.85 - 0.25) * (1 - 0.1))
-    assert (row["points"], row["non_dominated"], row["seeds"]) == (2, 1, "0 1")
-    assert row["low"] == pytest.approx((0.8 - 0.25) * 0.9)
+    assert row["hypervolume"] == pytest.approx((0.82 - 0.25) * (1 - 0.1))
+    assert (row["points"], row["non_dominated"], row["seeds"]) == (2, 1, "0 1 2 3 4")
+    assert row["low"] == pytest.approx((0.8 - 0.25) * 0.9)  # a third of the resamples lack seed 4
     assert np.isnan(row["difference"])
     default = hypervolumes(results, front, None, None)
-    assert default.reference == pytest.approx((0.55, -0.2))
-    assert default.table.iloc[0]["hypervolume"] == pytest.approx((0.85 - 0.55) * 0.1)
+    assert default.reference == pytest.approx((0.52, -0.2))
+    assert default.table.iloc[0]["hypervolume"] == pytest.approx((0.82 - 0.52) * 0.1)
 
 
 def test_hypervolumes_take_the_seeds_that_all_have(sweep, write_run) -> None:

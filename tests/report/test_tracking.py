@@ -41,7 +41,7 @@ def test_tables_and_figures_are_logged_offline(write_run, tmp_path: Path, withou
     assert "upload it with: wandb sync wandb/offline-run-" in done.stderr
     log = read_log(tmp_path)
     assert (log.run.project, log.run.job_type, log.run.display_name) == ("my-project", "report", "out")
-    assert log.config["protocol"]["train_mb_size"] == "10"
+    assert log.config["protocol"]["train_mb_size"] == 10
     assert log.exit_code == 0
     (row,) = log.history
     logged = {key.partition("/")[0] for key in row if not key.startswith("_")}

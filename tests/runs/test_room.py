@@ -16,7 +16,10 @@ from avalanche_mgem.runs import CONSTRAINT_METRICS, COSTS, LABELS, METRICS, VALI
         ("avalanche_mgem.runs", {"torch", "avalanche", "hydra", "pandas", "matplotlib", "scipy"}),
         ("avalanche_mgem.report", {"torch", "avalanche", "hydra", "pandas", "matplotlib", "scipy"}),
         ("avalanche_mgem.report.write, avalanche_mgem.report.closing", {"torch", "avalanche", "hydra"}),
-        ("avalanche_mgem.experiment.main, avalanche_mgem.experiment.sweep", {"torch", "avalanche", "pandas"}),
+        (
+            "avalanche_mgem.experiment.main, avalanche_mgem.experiment._sweep",
+            {"torch", "avalanche", "pandas"},
+        ),
     ],
 )
 def test_what_is_not_needed_is_not_imported(imports: str, absent: set[str]) -> None:

@@ -57,6 +57,18 @@ def current_sweep() -> Path | None:
     return _command.sweep
 
 
+class Ended(SystemExit):
+    """The end of a command that could not do all it was asked for.
+
+    Attributes:
+        message: what was wrong, in one line; it has been said.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 @contextmanager
 def watched_sweeper() -> Iterator[None]:
     """Lets Hydra's sweeper look at the folder of each run first, and wait for all though a job is lost.
@@ -144,7 +156,10 @@ class SweepTable(Callback):
             for run, error in failures.items():
                 say(f"  {os.path.relpath(run, folder)}: {error}")
         if running or damaged or failures:
-            raise SystemExit(2)
+            reasons = [f"another process is at {run}" for run in running] + damaged
+            reasons += [f"{run}: {error}" for run, error in failures.items()]
+            more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+            raise Ended(f"the sweep {folder} lacks runs: {reasons[0]}{more}; the same again tries them again")
 
 
 class OneRunOnly(Callback):
@@ -182,7 +197,7 @@ def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
 
 def _end(message: str) -> None:
     say(message)
-    raise SystemExit(2)
+    raise Ended(message)
 
 
 def _folder(config: DictConfig) -> Path | None:
@@ -214,7 +229,11 @@ def _is_sweep(folder: Path) -> bool:
         target = OmegaConf.select(config, "hydra.callbacks.sweep_table._target_")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return False
-    return bool(target == f"{SweepTable.__module__}.{SweepTable.__name__}")
+    # A version before had the class in a file of another name.
+    return target in (
+        f"{SweepTable.__module__}.{SweepTable.__name__}",
+        "avalanche_mgem.experiment.sweep.SweepTable",
+    )
 
 
 @contextmanager
