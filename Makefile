@@ -8,13 +8,14 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow test-browser coverage lint format bench docs clean
+.PHONY: help quickstart test test-slow test-lowest test-browser coverage lint format bench docs clean
 
 help:
 	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
 	@echo "make test         lint, types, layers and tests"
 	@echo "make test-slow    the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
 	@echo "make test-browser a report in a real browser, which must be installed (Debian: apt-get install chromium)"
+	@echo "make test-lowest  the tests with the oldest releases that are allowed (tests/lowest.txt)"
 	@echo "make coverage     the tests with their coverage, which takes half as long again"
 	@echo "make lint         lint, types and layers only"
 	@echo "make format       format the code"
@@ -35,6 +36,11 @@ test-slow: $(VENV)/installed-dev
 
 test-browser: $(VENV)/installed-dev
 	$(BIN)/pytest -m browser tests/report/test_browser.py
+
+# The oldest releases that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) VENV=.venv-lowest .venv-lowest/installed-dev
+	.venv-lowest/bin/pytest --numprocesses 2 --dist worksteal -m "not slow and not browser"
 
 coverage: $(VENV)/installed-dev
 	$(PYTEST) -m "not browser" --cov avalanche_mgem --cov-report term:skip-covered --cov-fail-under 90
@@ -60,7 +66,7 @@ docs: $(VENV)/installed-docs
 	@echo "docs/_build/index.html"
 
 clean:
-	rm -rf $(VENV) docs/_api docs/_build docs/_examples .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf .venv* docs/_api docs/_build docs/_examples .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

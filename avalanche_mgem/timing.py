@@ -14,8 +14,11 @@ _OFF = nullcontext()
 
 def wait_for(device: str | torch.device) -> None:
     """Waits until a device has done its work: a GPU works behind the program's back. The CPU does not."""
-    if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize(device)
+    kind = torch.device(device).type
+    if kind == "mps":  # it is one device, and takes no argument
+        torch.mps.synchronize()
+    elif kind != "cpu":
+        getattr(torch, kind).synchronize(device)  # torch.accelerator would do, from torch 2.6 on
 
 
 def now(device: str | torch.device) -> float:

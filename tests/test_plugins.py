@@ -120,6 +120,11 @@ def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, gr
 def test_any_optimizer(optimizer):
     benchmark = split_digits(5)
     model = mlp()
+    try:
+        train(Naive, benchmark, model, optimizer=optimizer(model.parameters()))
+    except KeyError:  # of Adagrad's state, which Avalanche 0.6 loses under torch 2.4
+        pytest.skip("Avalanche's own strategies do not train with this optimizer under this torch")
+    model = mlp()
     strategy = train(fine, benchmark, model, optimizer=optimizer(model.parameters()), train_epochs=2)
     assert accuracy(strategy, benchmark.train_stream) > 0.5  # Naive: 0.2
 

@@ -81,13 +81,14 @@ def test_nothing_is_measured_outside_of_a_timeline(pass_time) -> None:
 def test_the_clock_waits_for_a_device_and_not_for_the_cpu(pass_time, monkeypatch) -> None:
     waited: list[torch.device | str] = []
 
-    def synchronize(device: torch.device | str) -> None:
+    def synchronize(device: torch.device | str = "mps") -> None:
         waited.append(device)
         pass_time(5)
 
-    monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.mps, "synchronize", synchronize)
     pass_time(1)
     assert (now("cpu"), now(torch.device("cpu")), waited) == (1, 1, [])
     assert now("cuda:1") == 6
     wait_for(torch.device("mps"))
-    assert waited == ["cuda:1", torch.device("mps")]
+    assert waited == ["cuda:1", "mps"]

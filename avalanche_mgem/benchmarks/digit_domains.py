@@ -191,4 +191,4 @@ def _photos() -> list[Pixels]:
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     # Pillow's own layout: another one may be installed, and would place digits differently.
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
