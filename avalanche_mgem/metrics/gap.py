@@ -32,8 +32,9 @@ def generalization_gap_metrics(
 
     Measured on samples of the validation stream ``"valid"``, where the benchmark has one, and else on samples
     of the test stream: they are in no memory and never trained on, whatever the strategy. Emitted after each
-    training experience as ``GapViolated_Exp`` and ``GapDepth_Exp``. Training is the same without it, bit for
-    bit.
+    training experience as ``GapViolated_Exp`` and ``GapDepth_Exp``; and as ``GapViolatedActing_Exp`` and
+    ``GapDepthActing_Exp`` over those steps alone that a constraint changes. Training is the same without it,
+    bit for bit.
 
     Args:
         patterns_per_exp: at most so many samples of each past experience. Default 256, GEM's memory.
@@ -55,7 +56,7 @@ def generalization_gap_metrics(
 
 
 class GeneralizationGap(PluginMetric):  # type: ignore[misc]
-    """The two values of :func:`generalization_gap_metrics`, which explains the arguments."""
+    """The values of :func:`generalization_gap_metrics`, which explains the arguments."""
 
     def __init__(self, patterns_per_exp: int, *, every: int, stream: Sequence[Any] | None, seed: int | None):
         super().__init__()
@@ -74,12 +75,16 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forgets what was measured."""
-        self._sums: Tensor | None = None  # pairs, violated pairs, and the depth of these
+        # Pairs, violated pairs and the depth of these, [2, 3]: in all steps, and where a constraint acts.
+        self._sums: Tensor | None = None
 
     def result(self) -> dict[str, float]:
-        """The two values, or none where there is no pair."""
-        pairs, *sums = [0.0] if self._sums is None else self._sums.tolist()
-        return {key: total / pairs for key, total in zip(GAP_METRICS, sums, strict=True)} if pairs else {}
+        """The values, without those for which there is no pair."""
+        found: dict[str, float] = {}
+        every = [] if self._sums is None else self._sums.tolist()
+        for (pairs, *sums), keys in zip(every, (GAP_METRICS[:2], GAP_METRICS[2:]), strict=False):
+            found |= {key: total / pairs for key, total in zip(keys, sums, strict=True)} if pairs else {}
+        return found
 
     def before_training_exp(self, strategy: Any) -> None:
         """Collects the samples of the past experiences."""
@@ -104,11 +109,15 @@ class GeneralizationGap(PluginMetric):  # type: ignore[misc]
         with torch.no_grad(), torch.autocast(strategy.device.type, enabled=False):
             cosines = _cosines(current_gradient(parameters), G)
             counts = torch.ones_like(cosines, dtype=torch.bool)
+            acts = False
             if MGEMPlugin.of(strategy) is not None:
-                counts &= _memory_holds(last_step(strategy), past).to(counts.device)
+                step = last_step(strategy)
+                acts = step is not None and step.report.is_violated
+                counts &= _memory_holds(step, past).to(counts.device)
             violated = counts & (cosines < -_TOLERANCE)
             depths = torch.where(violated, -cosines, 0.0)
-            added = torch.stack([counts.sum(), violated.sum(), depths.sum()])
+            of_step = torch.stack([counts.sum(), violated.sum(), depths.sum()])
+            added = torch.stack([of_step, of_step * acts])
             self._sums = added if self._sums is None else self._sums + added
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:

@@ -20,7 +20,7 @@ STEP_METRICS = (
 )
 """What the constraints did in the steps of an experience (docs/metrics.md)."""
 
-GAP_METRICS = ("gap_violated", "gap_depth")
+GAP_METRICS = ("gap_violated", "gap_depth", "gap_violated_acting", "gap_depth_acting")
 """What the constraints are worth on held-out samples (docs/metrics.md)."""
 
 CONSTRAINT_METRICS = (*STEP_METRICS, *GAP_METRICS)
@@ -49,5 +49,7 @@ LABELS = {
     "seconds_solver": "seconds a step\nfor the solver",
     "gap_violated": "share of constraints violated\non held-out samples",
     "gap_depth": "depth of violations\non held-out samples",
+    "gap_violated_acting": "share of constraints violated on held-out\nsamples, where a constraint acts",
+    "gap_depth_acting": "depth of violations on held-out\nsamples, where a constraint acts",
 }
 """What tables and the axes of figures call them."""

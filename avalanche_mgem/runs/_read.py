@@ -50,6 +50,8 @@ _RANGES = dict.fromkeys(CONSTRAINT_METRICS, _POSITIVE) | {
     "cosine_worst": _COSINE,
     "gap_violated": _SHARE,
     "gap_depth": (0.0, 1.001),
+    "gap_violated_acting": _SHARE,
+    "gap_depth_acting": (0.0, 1.001),
 }
 
 

@@ -17,5 +17,5 @@ def test_a_row_takes_what_training_emitted_for_its_experience():
 
 
 def test_the_names_are_columns():
-    assert len(set(CONSTRAINT_METRICS)) == 9
+    assert len(set(CONSTRAINT_METRICS)) == 11
     assert all(name.islower() and name.replace("_", "").isalpha() for name in CONSTRAINT_METRICS)
