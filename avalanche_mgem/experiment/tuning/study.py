@@ -16,11 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from avalanche_mgem.experiment.tuning.folder import lock_file
 from avalanche_mgem.experiment.tuning.settings import Settings
 from avalanche_mgem.experiment.tuning.space import Space, grid_size
 
 JOURNAL = "journal.log"
-LOCKS = ".locks"
 REASON = "reason"  # the attribute of a trial that failed
 _WORKER = "worker"  # the attribute with the process that is at a trial
 
@@ -36,11 +36,10 @@ class Storage:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.locks = folder / LOCKS
-        self.locks.mkdir(exist_ok=True)
-        self.lock = FileLock(self.locks / "study")
+        self._folder = folder
+        self.lock = FileLock(lock_file(folder, "study"))
         self.worker = uuid4().hex
-        lock = FileLock(self.locks / "journal")
+        lock = FileLock(lock_file(folder, "journal"))
         with lock:
             _drop_torn_line(folder / JOURNAL)
         self.journal = JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=_JournalLock(lock)))
@@ -48,7 +47,7 @@ class Storage:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Holds the lock of this process."""
-        path = self.locks / self.worker
+        path = lock_file(self._folder, self.worker)
         with FileLock(path):
             try:
                 yield
@@ -60,7 +59,7 @@ class Storage:
         """Whether a process is alive."""
         if worker in ("", self.worker):
             return False  # in this process one trial ends before the next begins
-        path = self.locks / worker
+        path = lock_file(self._folder, worker)
         if not path.exists():
             return False
         try:
