@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def test_the_best_values_are_those_of_the_best_trial(study: tuple[api.Tuned, set
         assert tuned.valid_acc[name] == top["valid_acc"]
         assert {key: top[key] for key in best} == best
     written = pd.read_csv(tuned.folder / "trials.csv")
-    pd.testing.assert_frame_equal(written, tuned.trials, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        written.drop(columns="reason"), tuned.trials.drop(columns="reason"), check_dtype=False
+    )
 
 
 def test_the_best_runs_by_its_name(study: tuple[api.Tuned, set[str]]) -> None:
@@ -149,6 +152,7 @@ def test_a_study_without_a_complete_trial_is_an_error(mgem: Mgem, tmp_path: Path
         ),
         (["validation=null"], "validation=null: the objective is measured on such samples"),
         (["logger=csv"], "logger=csv: trials are not logged"),
+        (["save_model=true"], "save_model=True: the models of trials are not kept"),
         (["tune.experiences=6"], "tune.experiences=6: the benchmark has 5"),
         (["optimizer.lr=0.1"], "tune.space.optimizer.lr: the words of the command, or a named experiment"),
         (["strategy.num_groups=1000"], "num_groups"),
@@ -234,6 +238,16 @@ def test_a_killed_study_ends_in_the_same_best(mgem: Mgem, tmp_path: Path) -> Non
     assert (again.status, whole.status) == (0, 0)
     for file in ("strategy/best.yaml", "trials.csv"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs/tuning.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["result"].names["strategy"] == "best"
 
 
 def test_the_help_teaches(mgem: Mgem) -> None:
