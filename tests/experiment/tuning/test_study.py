@@ -1,5 +1,6 @@
 """A study goes on after any cut as if there had been none, and processes share it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,13 @@ def make(folder: Path, *words: str) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[Any, ...]], int]:
     """The trials of an undisturbed study, and how often it wrote to its journal."""
@@ -88,7 +96,7 @@ def test_it_ends_with_trials_of_each_kind(whole: tuple[list[tuple[Any, ...]], in
     assert {reason for *_, reason in trials} == {None, "the loss is nan"}
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(data=st.data(), torn=st.booleans(), cuts=st.integers(1, 2))
 def test_a_cut_at_any_write_changes_nothing(
     whole: tuple[list[tuple[Any, ...]], int], tmp_path_factory: pytest.TempPathFactory, data: Any, torn: bool,
