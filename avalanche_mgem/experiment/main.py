@@ -271,7 +271,7 @@ def _tune() -> None:
         from avalanche_mgem.experiment.tuning.api import tune
         from avalanche_mgem.experiment.tuning.outcome import print_tuned
     except ModuleNotFoundError as error:
-        if error.name != "optuna":
+        if (error.name or "").partition(".")[0] != "optuna":
             raise
         raise UserError(
             "mgem tune needs Optuna: in a clone of avalanche-mgem, pip install '.[tune]'"

@@ -88,10 +88,10 @@ def tune(
             with storage.working(), StudyProgress() as progress:
                 for name, study in studies.items():
                     _work(study, cfgs[name], settings, benchmarks, progress)
+            with storage.lock:
+                return _finished(target, studies, cfgs, asked, place)
         except KeyboardInterrupt as interrupt:
             raise interrupt from KeptStudy(os.path.relpath(target))
-        with storage.lock:
-            return _finished(target, studies, cfgs, asked, place)
 
 
 def default_folder(cfg: DictConfig, strategies: Sequence[str]) -> Path:
@@ -114,6 +114,8 @@ def _configurations(words: Words, config_dir: Path | None) -> dict[str, DictConf
             cfg.validation = _VALIDATION
         if cfg.get("logger"):
             raise UserError(f"logger={','.join(cfg.logger)}: trials are not logged; leave it out")
+        if cfg.save_model is not False:
+            raise UserError(f"save_model={cfg.save_model}: the models of trials are not kept; leave it out")
         cfgs[str(cfg.names.strategy)] = cfg
     return cfgs
 

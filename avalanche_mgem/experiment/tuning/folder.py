@@ -22,7 +22,7 @@ from avalanche_mgem.runs import (
 
 MARK = "study.json"
 _SIGNATURE = {"package": "avalanche-mgem", "kind": "study", "format": 1}
-_LOCK = ".study.lock"
+_LOCKS = ".locks"
 
 
 def claim(folder: Path, asked: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ def claim(folder: Path, asked: Mapping[str, str]) -> None:
     if others := _others(folder):
         raise UserError(f"{folder} holds {others[0]}, and no study; give an empty or another tune.dir")
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / _LOCK):  # two processes may begin at once
+    with FileLock(lock_file(folder, "study")):  # two processes may begin at once
         if not (folder / MARK).exists():
             mark = {**_SIGNATURE, "study": dict(asked)}
             write_whole(folder / MARK, json.dumps(mark, indent=2) + "\n")
@@ -52,16 +52,17 @@ def claim(folder: Path, asked: Mapping[str, str]) -> None:
         )
 
 
+def lock_file(folder: Path, name: str) -> Path:
+    """The file of a lock of a study: ``study``, ``journal``, or that of a process."""
+    (folder / _LOCKS).mkdir(exist_ok=True)
+    return folder / _LOCKS / name
+
+
 def _others(folder: Path) -> list[str]:
     """What a folder without a mark holds."""
     if not folder.is_dir() or (folder / MARK).exists():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.name != _LOCK)
-
-
-def is_study(folder: Path) -> bool:
-    """Whether a study has begun here."""
-    return (folder / MARK).is_file()
+    return sorted(path.name for path in folder.iterdir() if path.name != _LOCKS)
 
 
 def description(

@@ -16,11 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from avalanche_mgem.experiment.tuning.folder import lock_file
 from avalanche_mgem.experiment.tuning.settings import Settings
 from avalanche_mgem.experiment.tuning.space import Space, grid_size
 
 JOURNAL = "journal.log"
-LOCKS = ".locks"
 REASON = "reason"  # the attribute of a trial that failed
 _WORKER = "worker"  # the attribute with the process that is at a trial
 
@@ -36,11 +36,10 @@ class Storage:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.locks = folder / LOCKS
-        self.locks.mkdir(exist_ok=True)
-        self.lock = FileLock(self.locks / "study")
+        self._folder = folder
+        self.lock = FileLock(lock_file(folder, "study"))
         self.worker = uuid4().hex
-        lock = FileLock(self.locks / "journal")
+        lock = FileLock(lock_file(folder, "journal"))
         with lock:
             _drop_torn_line(folder / JOURNAL)
         self.journal = JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=_JournalLock(lock)))
@@ -48,7 +47,7 @@ class Storage:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Holds the lock of this process."""
-        path = self.locks / self.worker
+        path = lock_file(self._folder, self.worker)
         with FileLock(path):
             try:
                 yield
@@ -60,7 +59,7 @@ class Storage:
         """Whether a process is alive."""
         if worker in ("", self.worker):
             return False  # in this process one trial ends before the next begins
-        path = self.locks / worker
+        path = lock_file(self._folder, worker)
         if not path.exists():
             return False
         try:
@@ -73,9 +72,9 @@ class Storage:
 class Study:
     """The trials of one strategy.
 
-    The values of a trial follow from the study's seed, its number and the trials before it: a sampler is made
-    anew for each trial. So one process that is killed, and started again, makes the trials of one that was
-    not.
+    The values of a trial follow from the study's seed, its number and the trials before it: a sampler has a
+    state, which the journal lacks, so it is made anew each time. One process that is killed, and started
+    again, makes the trials of one that was not.
 
     Args:
         storage: of the study's folder.
@@ -124,10 +123,23 @@ class Study:
             dead = [trial for trial in trials if self._is_dead(trial)]
             if not dead and len(trials) >= self.budget:
                 return None
-            self._study.sampler = self._sampler(dead[0].number if dead else len(trials))
+            number = dead[0].number if dead else len(trials)
+            self._study.sampler = self._sampler(number)
             trial = Trial(self._study, dead[0]._trial_id) if dead else self._study.ask()
             trial.set_user_attr(_WORKER, self._storage.worker)
-            return trial, {key: part.suggest(trial, key) for key, part in self.space.items()}
+            return trial, self._values(trial)
+
+    def _values(self, trial: Trial) -> dict[str, Any]:
+        """The values of a trial; some may be in the journal already, of an attempt that was cut.
+
+        So that these have no part in the others, a sampler is made anew for each.
+        """
+        _ = trial.relative_params  # those that are drawn together
+        values = {}
+        for place, (key, part) in enumerate(self.space.items(), 1):
+            self._study.sampler = self._sampler(trial.number, place)
+            values[key] = part.suggest(trial, key)
+        return values
 
     def falls_behind(self, trial: Trial, step: int, objective: float) -> bool:
         """Keeps the objective after a step, and says whether to end the trial."""
@@ -161,8 +173,8 @@ class Study:
             trial.user_attrs.get(_WORKER, "")
         )
 
-    def _sampler(self, number: int) -> BaseSampler:
-        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
+    def _sampler(self, number: int, place: int = 0) -> BaseSampler:
+        seed = int(np.random.SeedSequence((self._seed, number, place)).generate_state(1)[0])
         if self._settings.sampler == "tpe":
             return TPESampler(seed=seed)
         if self._settings.sampler == "random":

@@ -1,0 +1,257 @@
+"""The command ``mgem tune``, and the same from Python."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pandas as pd
+import pytest
+from avalanche.training.templates import SupervisedTemplate
+
+from avalanche_mgem.experiment import UserError, compose, tune
+from avalanche_mgem.experiment.tuning import api
+from avalanche_mgem.experiment.tuning.settings import read_settings
+from avalanche_mgem.experiment.tuning.trial import Benchmarks, objectives
+
+Mgem = Callable[..., Any]
+SMALL = ["benchmark.n_experiences=3", "samples_per_experience=40", "tune.experiences=2"]
+SPACE = ["tune.space.strategy.memory_strength=[0,0.5]", "tune.space.optimizer.lr=log(0.01,0.3)"]
+COMMAND = [sys.executable, "-c", "from avalanche_mgem.experiment.main import main; main()"]
+
+
+@pytest.fixture
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "write_figure", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[api.Tuned, set[str]]:
+    """A study of two strategies, and the streams that were evaluated in it."""
+    streams: set[str] = set()
+    evaluate = SupervisedTemplate.eval
+
+    def watched(self: Any, experiences: Any, **options: Any) -> Any:
+        streams.update(experience.origin_stream.name for experience in experiences)
+        return evaluate(self, experiences, **options)
+
+    words = ["strategy=gem,naive", "tune.trials=3", "seed=5", "optimizer.momentum=0.5", *SMALL, *SPACE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SupervisedTemplate, "eval", watched)
+        return tune(words, tmp_path_factory.mktemp("tune") / "study"), streams
+
+
+def test_no_test_sample_has_a_part_in_it(study: tuple[api.Tuned, set[str]]) -> None:
+    assert study[1] == {"valid"}
+
+
+def test_the_best_values_are_those_of_the_best_trial(study: tuple[api.Tuned, set[str]]) -> None:
+    tuned, _ = study
+    assert set(tuned.best) == {"gem", "naive"}
+    assert list(tuned.best["naive"]) == ["optimizer.lr"]  # it has no memory strength
+    for name, best in tuned.best.items():
+        rows = tuned.trials[tuned.trials["strategy"] == name]
+        assert len(rows) == 3
+        top = rows.loc[rows["valid_acc"].idxmax()]
+        assert tuned.valid_acc[name] == top["valid_acc"]
+        assert {key: top[key] for key in best} == best
+    written = pd.read_csv(tuned.folder / "trials.csv")
+    pd.testing.assert_frame_equal(
+        written.drop(columns="reason"), tuned.trials.drop(columns="reason"), check_dtype=False
+    )
+
+
+def test_the_best_runs_by_its_name(study: tuple[api.Tuned, set[str]]) -> None:
+    tuned, _ = study
+    for name, best in tuned.best.items():
+        cfg = compose(f"strategy=best_{name}", config_dir=tuned.folder)
+        expected = compose(f"strategy={name}", *(f"{key}={value}" for key, value in best.items()))
+        assert (cfg.strategy, cfg.optimizer) == (expected.strategy, expected.optimizer)
+        assert cfg.validation is None
+        assert compose(f"strategy=best_{name}", "optimizer.lr=7", config_dir=tuned.folder).optimizer.lr == 7
+    where = os.path.relpath(tuned.folder)
+    assert tuned.command == (
+        f"mgem -m --config-dir {where} strategy=best_gem,best_naive seed=0,1,2,3,4 optimizer.momentum=0.5 "
+        "benchmark.n_experiences=3 samples_per_experience=40"
+    )
+
+
+def test_each_strategy_has_a_picture(study: tuple[api.Tuned, set[str]]) -> None:
+    for name in ("gem", "naive"):
+        image = matplotlib.image.imread(study[0].folder / f"tune_{name}.png")
+        assert image.std() > 0.05
+        assert (study[0].folder / f"tune_{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_objective_is_the_mean_over_experiences_and_seeds() -> None:
+    cfg = compose("strategy=replay", "validation=0.25", *SMALL[:2])
+    values, asked = {"optimizer.lr": 0.2}, ["tune.experiences=2"]
+    both = read_settings([*asked, "tune.seeds=2", "tune.first_seed=7"])
+    found = list(objectives(cfg, both, values, Benchmarks()))
+    single = [
+        list(objectives(cfg, read_settings([*asked, f"tune.first_seed={seed}"]), values, Benchmarks()))
+        for seed in (7, 8)
+    ]
+    last = single[0][1]
+    assert found == pytest.approx([*single[0], (last + single[1][0]) / 2, (last + single[1][1]) / 2])
+    assert all((value * 10) == pytest.approx(round(value * 10)) for value in single[0][:1])  # of ten samples
+
+
+def test_a_trial_begins_as_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    train = SupervisedTemplate.train
+
+    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.extend(plugin.mem_size for plugin in self.plugins if hasattr(plugin, "mem_size"))
+        return train(self, *arguments, **options)
+
+    monkeypatch.setattr(SupervisedTemplate, "train", watched)
+    cfg = compose("strategy=replay", "validation=0.25", *SMALL[:2])
+    assert len(list(objectives(cfg, read_settings(["tune.experiences=2"]), {}, Benchmarks()))) == 2
+    assert sizes == [3 * 256] * 2  # the memory of all three experiences
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_a_trial_that_diverges_does_not_end_the_study(mgem: Mgem, tmp_path: Path) -> None:
+    words = ["strategy=naive", "tune.sampler=grid", "tune.space.optimizer.lr=[1e30,0.1]", "tune.dir=study"]
+    result = mgem("tune", *words, *SMALL)
+    assert (result.status, result.err) == (0, "")
+    assert "naive: 2 trials: 1 complete, 1 failed" in result.out
+    assert "1 failed: the weights are not finite after experience 0" in result.out
+    assert "best: optimizer.lr=0.1\n" in result.out
+    assert max(map(len, result.out.partition("results:")[0].splitlines())) <= 80
+    frame = pd.read_csv(tmp_path / "study/trials.csv").set_index("optimizer.lr")
+    assert frame.loc[1e30, "state"] == "failed"
+    assert "not finite" in frame.loc[1e30, "reason"]
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_a_study_without_a_complete_trial_is_an_error(mgem: Mgem, tmp_path: Path) -> None:
+    result = mgem("tune", "strategy=naive", "tune.space.optimizer.lr=[1e30]", "tune.trials=1", *SMALL)
+    assert result.status == 2
+    assert "no trial was complete: the first failed with: the weights are not finite" in result.err
+    assert not (tmp_path / "runs/tune/permuted_digits-naive/strategy").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["tune.space.optimizer.lrr=[1]"], "did you mean 'optimizer.lr'?"),
+        (["tune.space.optimizer.lr=0.1"], "it must be [a,b,...]"),
+        (["strategy=gem,nothing"], "no strategy is called 'nothing'"),
+        (
+            ["strategy=gem,naive", "tune.space.strategy.memory_strength=[0,1]"],
+            "strategy=naive: it has none of",
+        ),
+        (["validation=null"], "validation=null: the objective is measured on such samples"),
+        (["logger=csv"], "logger=csv: trials are not logged"),
+        (["save_model=true"], "save_model=True: the models of trials are not kept"),
+        (["tune.experiences=6"], "tune.experiences=6: the benchmark has 5"),
+        (["optimizer.lr=0.1"], "tune.space.optimizer.lr: the words of the command, or a named experiment"),
+        (["strategy.num_groups=1000"], "num_groups"),
+        (["tune.sampler=grid"], "tune.sampler=grid takes"),
+        (["-m"], "tune makes many runs by itself; leave out --multirun"),
+    ],
+)
+def test_a_mistake_is_a_line_and_leaves_nothing(
+    mgem: Mgem, tmp_path: Path, words: list[str], error: str
+) -> None:
+    result = mgem("tune", *words, "samples_per_experience=40")
+    assert result.status == 2
+    assert error in result.err
+    assert len(result.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_one_study(tmp_path: Path, study: tuple[api.Tuned, set[str]]) -> None:
+    asked = json.loads((study[0].folder / "study.json").read_text())["study"]
+    api.claim(study[0].folder, asked)
+    for change in (
+        {"tune.sampler": "random"},
+        {"gem: tune.space.optimizer.lr": "[1]"},
+        {"benchmark.n_experiences": "4"},
+    ):
+        (key,) = change
+        with pytest.raises(UserError, match=rf"holds a study with another {key} \({asked[key]} there"):
+            api.claim(study[0].folder, {**asked, **change})
+    with pytest.raises(
+        UserError, match=r"another strategy \(gem,naive there, gem here\); nothing is changed"
+    ):
+        api.claim(study[0].folder, {**asked, "strategy": "gem", "seed": "3"})
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "paper.tex").write_text("x")
+    with pytest.raises(UserError, match=r"holds paper.tex, and no study; give an empty or another tune.dir$"):
+        api.claim(tmp_path, {"strategy": "gem"})
+    with pytest.raises(UserError, match="must be a folder"):
+        api.claim(tmp_path / "paper.tex", {"strategy": "gem"})
+    for mark in ("[]", "{", '{"package": "avalanche-mgem"}'):
+        (tmp_path / "study.json").write_text(mark)
+        with pytest.raises(UserError, match=r"study\.json: it (cannot be read|is no mark)"):
+            api.claim(tmp_path, {"strategy": "gem"})
+    assert {path.name for path in tmp_path.iterdir()} <= {"paper.tex", "study.json", ".locks"}
+
+
+@pytest.mark.usefixtures("_no_picture", "_signals")
+def test_an_interrupted_study_says_how_to_go_on(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["strategy=gem", "tune.trials=2", "tune.dir=study", *SMALL, *SPACE]
+    monkeypatch.setattr(api, "objectives", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = mgem("tune", *words)
+    assert result.status == 130
+    assert result.err == "mgem: interrupted; the same command goes on with the study in study\n"
+
+
+def test_without_optuna_a_line_says_how_to_install_it(mgem: Mgem, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("avalanche_mgem.experiment.tuning.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    result = mgem("tune", *SMALL)
+    assert (result.status, result.err) == (
+        2,
+        "mgem: mgem tune needs Optuna: pip install 'avalanche-mgem[tune]'\n",
+    )
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_a_killed_study_ends_in_the_same_best(mgem: Mgem, tmp_path: Path) -> None:
+    words = ["strategy=gem", "tune.trials=5", *SMALL, *SPACE]
+    killed = subprocess.Popen(
+        [*COMMAND, "tune", *words, "tune.dir=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert killed.stdout is not None
+    for number in (1, 2):
+        assert killed.stdout.readline().startswith(f"gem trial {number}/5")
+    time.sleep(0.05)  # into the third
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed/strategy").exists()
+    again, whole = mgem("tune", *words, "tune.dir=killed"), mgem("tune", *words, "tune.dir=whole")
+    assert (again.status, whole.status) == (0, 0)
+    for file in ("strategy/best.yaml", "trials.csv"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs/tuning.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["result"].names["strategy"] == "best"
+
+
+def test_the_help_teaches(mgem: Mgem) -> None:
+    result = mgem("tune", "--help")
+    assert result.status == 0
+    for word in ("log(a,b)", "strategy=best", "tune.trials", "validation samples"):
+        assert word in result.out
