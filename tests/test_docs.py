@@ -124,7 +124,14 @@ THEN: dict[tuple[str, int], Callable[[dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+SLOW = {"experiments.md"}  # two runs of the command
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     sources = [block for block in blocks(page) if block.language == "python" and not block.not_run]
     monkeypatch.chdir(tmp_path)
@@ -210,6 +217,25 @@ def read_command(words: list[str]) -> None:
     READERS[words[0]](words[1:])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mgem strategy=dmgm",
+        "mgem strategy.num_group=2",
+        "mgem seed=0,1",
+        "mgem-report sweep --basline gem",
+        "make quickstar",
+        "python examples/plain_torch.py",
+        "pip install 'avalanche-mgem[slurm]'",
+        "pip install '.[slrum]'",
+        "mgen strategy=gem",
+    ],
+)
+def test_a_wrong_command_is_found(line):
+    with pytest.raises((Exception, SystemExit)):
+        read_command(shlex.split(line))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_other_blocks_of_a_page_are_read(page):
     for block in blocks(page):
@@ -276,7 +302,7 @@ def test_the_links_of_a_page_lead_somewhere(page):
 
 def test_every_page_is_in_the_site():
     index = (DOCS / "index.md").read_text()
-    listed = set(re.findall(r"^[\w/-]+$", index, flags=re.MULTILINE))
+    listed = set(re.findall(r"^(?:.+ <)?([\w/-]+)>?$", index, flags=re.MULTILINE))
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     generated = {page for page in pages if page.startswith("_")}
     assert pages - generated - {"index"} == listed
