@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from avalanche_mgem import DMGEMPlugin, Projector
 from avalanche_mgem.experiment import compose
+from avalanche_mgem.experiment.tuning.settings import split_words
 from avalanche_mgem.report.main import _parser as report_parser
 
 ROOT = Path(__file__).parents[1]
@@ -156,7 +157,9 @@ def read_mgem(words: list[str]) -> None:
     """One run of the command composes. Of a sweep that is the first one."""
     if words == ["--version"] or words == ["--help"]:
         return
-    if words[:1] == ["profile"]:
+    if words[:1] == ["tune"]:
+        words = [*split_words(words[1:]).runs]
+    elif words[:1] == ["profile"]:
         words = words[1:]
     is_sweep = "-m" in words
     overrides = [word for word in words if word != "-m"]
@@ -264,6 +267,12 @@ def test_what_pages_and_configurations_tell_to_install_is_the_clone():
     assert len(found) > 5
     for words in found:
         read_pip(shlex.split(words))
+
+
+def test_the_page_on_installing_has_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(), flags=re.MULTILINE)
+    assert sorted(set(rows) - {"mgem"}) == sorted(project["optional-dependencies"])
 
 
 def test_few_blocks_are_not_run():
