@@ -154,7 +154,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def read_mgem(words: list[str]) -> None:
-    """One run of the command composes. Of a sweep that is the first one."""
+    """One run of the command composes; of a sweep that is the first one.
+
+    With files of the reader's own, which --config-dir names, there is nothing to compose: the words are parsed.
+    """
     if words == ["--version"] or words == ["--help"]:
         return
     if words[:1] == ["tune"]:
@@ -162,13 +165,16 @@ def read_mgem(words: list[str]) -> None:
     elif words[:1] == ["profile"]:
         words = words[1:]
     is_sweep = "-m" in words
+    has_own_files = "--config-dir" in words
+    if has_own_files:
+        at = words.index("--config-dir")
+        words = words[:at] + words[at + 2 :]
     overrides = [word for word in words if word != "-m"]
-    assert "--config-dir" not in words, "a command with files of the reader's own needs a comment"
     parsed = OverridesParser.create().parse_overrides(overrides)
     swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
     assert is_sweep or not swept, f"{swept} have several values, which needs -m"
-    first = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0]
-    compose(*first)
+    if not has_own_files:
+        compose(*BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0])
 
 
 def read_make(words: list[str]) -> None:
