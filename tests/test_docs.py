@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from avalanche_mgem import DMGEMPlugin, Projector
 from avalanche_mgem.experiment import compose
+from avalanche_mgem.experiment.tuning.settings import split_words
 from avalanche_mgem.report.main import _parser as report_parser
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +125,14 @@ THEN: dict[tuple[str, int], Callable[[dict[str, Any]], None]] = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+SLOW = {"experiments.md"}  # two runs of the command
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     sources = [block for block in blocks(page) if block.language == "python" and not block.not_run]
     monkeypatch.chdir(tmp_path)
@@ -146,19 +154,27 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def read_mgem(words: list[str]) -> None:
-    """One run of the command composes. Of a sweep that is the first one."""
+    """One run of the command composes; of a sweep that is the first one.
+
+    With files of the reader's own, which --config-dir names, there is nothing to compose: the words are parsed.
+    """
     if words == ["--version"] or words == ["--help"]:
         return
-    if words[:1] == ["profile"]:
+    if words[:1] == ["tune"]:
+        words = [*split_words(words[1:]).runs]
+    elif words[:1] == ["profile"]:
         words = words[1:]
     is_sweep = "-m" in words
+    has_own_files = "--config-dir" in words
+    if has_own_files:
+        at = words.index("--config-dir")
+        words = words[:at] + words[at + 2 :]
     overrides = [word for word in words if word != "-m"]
-    assert "--config-dir" not in words, "a command with files of the reader's own needs a comment"
     parsed = OverridesParser.create().parse_overrides(overrides)
     swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
     assert is_sweep or not swept, f"{swept} have several values, which needs -m"
-    first = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0]
-    compose(*first)
+    if not has_own_files:
+        compose(*BasicSweeper.split_arguments(parsed, max_batch_size=None)[0][0])
 
 
 def read_make(words: list[str]) -> None:
@@ -210,6 +226,25 @@ def read_command(words: list[str]) -> None:
     READERS[words[0]](words[1:])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mgem strategy=dmgm",
+        "mgem strategy.num_group=2",
+        "mgem seed=0,1",
+        "mgem-report sweep --basline gem",
+        "make quickstar",
+        "python examples/plain_torch.py",
+        "pip install 'avalanche-mgem[slurm]'",
+        "pip install '.[slrum]'",
+        "mgen strategy=gem",
+    ],
+)
+def test_a_wrong_command_is_found(line):
+    with pytest.raises((Exception, SystemExit)):
+        read_command(shlex.split(line))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_other_blocks_of_a_page_are_read(page):
     for block in blocks(page):
@@ -238,6 +273,12 @@ def test_what_pages_and_configurations_tell_to_install_is_the_clone():
     assert len(found) > 5
     for words in found:
         read_pip(shlex.split(words))
+
+
+def test_the_page_on_installing_has_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(), flags=re.MULTILINE)
+    assert sorted(set(rows) - {"mgem"}) == sorted(project["optional-dependencies"])
 
 
 def test_few_blocks_are_not_run():
@@ -276,7 +317,7 @@ def test_the_links_of_a_page_lead_somewhere(page):
 
 def test_every_page_is_in_the_site():
     index = (DOCS / "index.md").read_text()
-    listed = set(re.findall(r"^[\w/-]+$", index, flags=re.MULTILINE))
+    listed = set(re.findall(r"^(?:.+ <)?([\w/-]+)>?$", index, flags=re.MULTILINE))
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     generated = {page for page in pages if page.startswith("_")}
     assert pages - generated - {"index"} == listed
