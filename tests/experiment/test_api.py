@@ -64,8 +64,9 @@ def test_a_folder_in_use_and_other_mistakes_are_one_line(tmp_path: Path) -> None
 
 
 def test_a_finished_run_gives_its_result_again(tmp_path: Path) -> None:
-    words = ["strategy=gem", *SMALL, "save_model=true"]
+    words = ["strategy=gem", *SMALL, "validation=0.2", "save_model=true"]
     result = run(words, tmp_path / "run")
+    assert len(result.valid_matrix) == 3
     written = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     again = run(words, tmp_path / "run")
     assert again == result  # all that was measured
