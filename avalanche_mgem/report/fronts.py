@@ -95,7 +95,7 @@ def _panels(number: int) -> tuple[Figure, Axes, list[Axes]]:
     columns = 2 if number in (2, 4) else min(number, _ACROSS)
     heights = (_WHOLE, _EACH * ceil(number / columns))
     figure = Figure(figsize=(PAGE, sum(heights)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=heights)  # type: ignore[misc]
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     whole, panels = above.subplots(), grid(below, number, columns)
     for axes in panels[1:]:
         axes.sharex(panels[0])

@@ -15,6 +15,9 @@ ENVIRONMENT_FILE = "environment.json"
 MATRIX_FILE = "accuracy_matrix.csv"
 """Accuracies: row 0 of the untrained model, then a row after each training."""
 
+VALID_MATRIX_FILE = "valid_accuracy_matrix.csv"
+"""The same on validation samples, of a run that has any."""
+
 CONSTRAINTS_FILE = "constraints.csv"
 """What the constraints did, a row for each experience but the first; absent if none had any."""
 
@@ -47,6 +50,7 @@ _WRITTEN = (
     CONFIG_FILE,
     ENVIRONMENT_FILE,
     MATRIX_FILE,
+    VALID_MATRIX_FILE,
     CONSTRAINTS_FILE,
     ERROR_FILE,
     UNFINISHED_FILE,

@@ -25,6 +25,7 @@ from avalanche_mgem.runs._files import (
     MATRIX_FILE,
     SUMMARY_FILE,
     UNFINISHED_FILE,
+    VALID_MATRIX_FILE,
 )
 from avalanche_mgem.runs._keys import flatten, without_added
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, METRICS
@@ -175,6 +176,7 @@ def read_result(path: Path) -> Result:
         names={"strategy": run.strategy, "benchmark": run.benchmark},
         seed=run.seed,
         constraints=[row for row in measured if len(row) > 1],  # the rest were written for completeness
+        valid_matrix=_matrix(valid).tolist() if (valid := path / VALID_MATRIX_FILE).is_file() else [],
     )
 
 

@@ -21,7 +21,9 @@ from avalanche_mgem.runs._files import (
     ERROR_FILE,
     MATRIX_FILE,
     SUMMARY_FILE,
+    VALID_MATRIX_FILE,
 )
+from avalanche_mgem.runs._formulas import Matrix
 from avalanche_mgem.runs._keys import flatten
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS
 from avalanche_mgem.runs._result import Result
@@ -44,7 +46,9 @@ def write_run(folder: Path, cfg: DictConfig, result: Result, environment: Mappin
     config["output_dir"] = "."  # at the end: a file without it is cut off
     write_whole(folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(config)))
     write_whole(folder / ENVIRONMENT_FILE, _json(environment))
-    write_whole(folder / MATRIX_FILE, _matrix(result))
+    write_whole(folder / MATRIX_FILE, _matrix(result.matrix))
+    if result.valid_matrix:
+        write_whole(folder / VALID_MATRIX_FILE, _matrix(result.valid_matrix))
     if result.constraints or has_constraints(flatten(config), result.matrix):
         write_whole(folder / CONSTRAINTS_FILE, _constraints(result))
     write_whole(folder / SUMMARY_FILE, _json(result.summary))
@@ -124,11 +128,11 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(summary, dict) and summary.keys() >= {"strategy", "benchmark", "seed", "acc"}
 
 
-def _matrix(result: Result) -> str:
+def _matrix(matrix: Matrix) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(f"exp_{number}" for number in range(len(result.matrix[0])))
-    writer.writerows(result.matrix)
+    writer.writerow(f"exp_{number}" for number in range(len(matrix[0])))
+    writer.writerows(matrix)
     return text.getvalue()
 
 

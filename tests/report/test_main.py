@@ -146,6 +146,28 @@ def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypat
     assert sorted(os.listdir(tmp_path)) == ["nothing", "sweep"]
 
 
+def test_a_report_without_gem_has_tables_and_curves(write_run, tmp_path: Path, capsys) -> None:
+    for seed in (0, 1):
+        write_run(f"sweep/naive{seed}", "naive", seed)
+        write_run(f"sweep/ewc{seed}", "ewc", seed)
+    sweep, report = tmp_path / "sweep", tmp_path / "report"
+    main([str(sweep), "--output", str(report), "--html"])
+    assert capsys.readouterr().out.endswith(f"report: {report / 'report.html'}\n")
+    files = {
+        "figures",
+        "mgem-report.json",
+        "report.html",
+        "report.md",
+        "results.csv",
+        "results.tex",
+        "runs.csv",
+    }
+    assert set(os.listdir(report)) == files
+    assert "no method is called gem; give --baseline one of naive, ewc." in (report / "report.md").read_text()
+    main([str(sweep), "--output", str(report), "--baseline", "ewc"])
+    assert set(os.listdir(report)) == files - {"report.html"} | {"differences.csv", "differences.tex"}
+
+
 def test_what_differs_is_named(write_run, tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(f"sweep/gem{seed}", seed=seed)

@@ -30,10 +30,7 @@ def test_every_entry_says_what_it_is() -> None:
 @pytest.fixture(scope="module")
 def runs() -> dict[str, dict]:
     """The settings of the run that each entry's command makes, by the command."""
-    return {
-        entry.command: settings_of(*entry.command.split(), f"strategy={entry.strategies[0]}")
-        for entry in MATCHED
-    }
+    return {entry.command: settings_of(*entry.command.split()) for entry in MATCHED}
 
 
 def test_the_command_of_an_entry_makes_a_run_of_its_protocol_and_of_no_other(runs) -> None:
