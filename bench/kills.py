@@ -59,7 +59,7 @@ class _Process:
         self.started = time.time()
         self._errors = errors.open("a")
         self._process = subprocess.Popen(
-            [*_COMMAND, *words],
+            [*_COMMAND, *words, "progress=false"],
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

@@ -6,12 +6,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.context import ForkProcess
 from typing import Any
 
 from avalanche_mgem.experiment._signals import Stopped, stopping
+from avalanche_mgem.runs import READER_GONE, let_go
 
 # A process that has used torch must not be forked: its threads would be missing, and so would CUDA.
 _CAN_FORK = sys.platform == "linux" and "torch" not in sys.modules
@@ -28,11 +28,11 @@ def run_apart(function: Callable[..., None], *arguments: Any) -> str | None:
 
     Raises:
         KeyboardInterrupt: if it was interrupted.
+        BrokenPipeError: if nobody reads what it writes.
     """
     if not _CAN_FORK:
         function(*arguments)
         return None
-    import_module("avalanche_mgem.experiment.api")  # once, and not anew in each process
     launcher = os.getppid()
     process = get_context("fork").Process(target=_call, args=(function, arguments))
     try:
@@ -49,6 +49,8 @@ def run_apart(function: Callable[..., None], *arguments: Any) -> str | None:
         _end(process)
     if process.exitcode == _status(KeyboardInterrupt()):
         raise KeyboardInterrupt
+    if process.exitcode == READER_GONE:
+        raise BrokenPipeError
     return _death(process.exitcode or 0)
 
 
@@ -62,6 +64,9 @@ def _call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
             function(*arguments)
     except KeyboardInterrupt as interrupt:
         raise SystemExit(_status(interrupt)) from None
+    except BrokenPipeError:
+        let_go()
+        raise SystemExit(READER_GONE) from None
 
 
 def _end_with_parent() -> None:

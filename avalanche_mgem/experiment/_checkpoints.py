@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from avalanche_mgem.checkpoint import Checkpoint, CheckpointError, find_checkpoint, save_checkpoint
 from avalanche_mgem.experiment.errors import say
+from avalanche_mgem.experiment.progress import experience_of
 from avalanche_mgem.runs import (
     CHECKPOINT_FILE,
     UserError,
@@ -61,7 +62,8 @@ class Checkpoints:
         except CheckpointError as error:
             self._is_refused = True
             raise UserError(f"{_line(error)}; {self._way_out()}") from error
-        self._say(f"goes on after experience {trained} of {len(self._benchmark.train_stream)}")
+        done = experience_of(trained - 1, len(self._benchmark.train_stream))
+        self._say(f"goes on after {done}")
         return self.found.notes
 
     def save(self, strategy: Any, notes: Mapping[str, Any]) -> None:
@@ -78,8 +80,9 @@ class Checkpoints:
             )
         except (CheckpointError, OSError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else _line(error)
-            number = strategy.clock.train_exp_counter
-            self._say(f"there is no checkpoint after experience {number}: {reason}; the run goes on")
+            number = strategy.clock.train_exp_counter - 1
+            done = experience_of(number, len(self._benchmark.train_stream))
+            self._say(f"there is no checkpoint after {done}: {reason}; the run goes on")
             # One that cannot be pickled now cannot be later; a disk may have room again.
             self._is_on = isinstance(error, OSError)
 

@@ -88,12 +88,16 @@ def profile(cfg: DictConfig) -> Profile:
     options = loader_options(cfg)
     tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
     wait = partial(wait_for, cfg.device)
-    with ProgressBar(len(benchmark.train_stream)) as progress, Timeline(wait) as timeline, explained(cfg):
+    progress = ProgressBar(is_on=cfg.progress, has_lines=False)
+    with progress, Timeline(wait) as timeline, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress)
         probe = _Probe(timeline, limit=warmup + steps)
         strategy.plugins.insert(0, _switches(timeline, _FIRST))
         strategy.plugins += [_switches(timeline, _LAST), probe]
-        for part in parts_to_train(strategy, benchmark):
+        parts = parts_to_train(strategy, benchmark)
+        progress.begin(len(parts), len(benchmark.train_stream))
+        for number, part in enumerate(parts):
+            progress.train(number)
             strategy.train(part, eval_streams=[], **options)
         if len(probe.steps) <= warmup:
             raise UserError(

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -35,6 +36,12 @@ _SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 _SWEEP_FILE = "multirun.yaml"  # of Hydra
 
 
+# How many runs a sweep has, for the processes of its launcher.
+_NUMBER_OF_RUNS = "MGEM_NUMBER_OF_RUNS"
+# Launchers whose jobs write to one terminal at the same time. Submitit gives each job a file of its own.
+_SIDE_BY_SIDE = ("hydra_joblib_launcher", "hydra_ray_launcher")
+
+
 @dataclass
 class _Command:
     """What this process's command is at: Hydra makes callbacks and sweeper, which share only this."""
@@ -42,6 +49,32 @@ class _Command:
     has_new_folder: bool = False
     sweep: Path | None = None
     folders: list[Path | None] = field(default_factory=list)
+    made: int = 0
+    began: float | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a run in its sweep.
+
+    Attributes:
+        number: of the run, from 1.
+        total: how many there are; None where that is not known.
+        is_side_by_side: whether runs are made at the same time and show their output together.
+        complete: runs that are complete.
+        made: those of them that this command has made.
+        seconds: since the first of these began.
+    """
+
+    number: int
+    total: int | None = None
+    is_side_by_side: bool = False
+    complete: int = 0
+    made: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"run {self.number}" + ("" if self.total is None else f"/{self.total}")
 
 
 _command = _Command()
@@ -69,6 +102,37 @@ class Ended(SystemExit):
         self.message = message
 
 
+def place_in_sweep() -> Place:
+    """That of the run that Hydra has begun."""
+    config = HydraConfig.get()
+    total = os.environ.get(_NUMBER_OF_RUNS)
+    target = str(config.launcher._target_)
+    return Place(
+        number=config.job.num + 1,
+        total=None if total is None else int(total),
+        is_side_by_side=any(launcher in target for launcher in _SIDE_BY_SIDE),
+        complete=sum(folder is not None and is_complete(folder) for folder in _command.folders),
+        made=_command.made,
+        seconds=0.0 if _command.began is None else _now() - _command.began,
+    )
+
+
+@contextmanager
+def counted(folder: Path) -> Iterator[None]:
+    """Counts a run that this process makes, unless it is complete already."""
+    if _command.began is None:
+        _command.began = _now()
+    was_complete = is_complete(folder)
+    yield
+    _command.made += not was_complete
+
+
+def _now() -> float:
+    from avalanche_mgem.timing import now  # not before: it imports torch
+
+    return now("cpu")
+
+
 @contextmanager
 def watched_sweeper() -> Iterator[None]:
     """Lets Hydra's sweeper look at the folder of each run first, and wait for all though a job is lost.
@@ -94,6 +158,7 @@ def watched_sweeper() -> Iterator[None]:
         yield
     finally:
         sweeper.sweep, sweeper.validate_batch_is_legal = sweep, validate
+        os.environ.pop(_NUMBER_OF_RUNS, None)
 
 
 class SweepTable(Callback):
@@ -117,7 +182,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Ends the program if the sweep's folder holds anything but a sweep."""
         folder = Path(config.hydra.sweep.dir)
-        _command.sweep, _command.folders = folder, []
+        _command.sweep, _command.folders, _command.made, _command.began = folder, [], 0, None
         if not folder.is_dir() or not any(folder.iterdir()):
             return
         if not _is_sweep(folder):
@@ -189,6 +254,7 @@ def _validate(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
             config.hydra.job.num = len(_command.folders)
         with resolving_hydra(config):
             _command.folders.append(_folder(config))
+    os.environ[_NUMBER_OF_RUNS] = str(len(_command.folders))
     folders = {folder for folder in _command.folders if folder is not None}
     for folder in folders:
         for outer in folders.intersection(folder.parents):

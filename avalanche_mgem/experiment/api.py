@@ -17,9 +17,11 @@ from avalanche_mgem.experiment._checkpoints import Checkpoints
 from avalanche_mgem.experiment._environment import ALONE, environment, reset_peak_memory
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
+from avalanche_mgem.experiment._sweep import Place
 from avalanche_mgem.experiment.configuration import compose
 from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.evaluator import make_loggers
+from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.runner import make_model, train_and_evaluate
 from avalanche_mgem.experiment.settings import check_settings
 from avalanche_mgem.runs import (
@@ -109,6 +111,7 @@ def execute(
     group: str | None = None,
     job: int | None = None,
     launcher: Mapping[str, Any] = ALONE,
+    place: Place | None = None,
     is_new: bool = False,
 ) -> Result:
     """Runs one experiment from a configuration, and writes it to a folder.
@@ -118,8 +121,9 @@ def execute(
         folder: of the results; None writes nothing.
         overrides: what the user changed in the configuration.
         group: of runs that belong together: the sweep.
-        job: number of the run in it.
+        job: number of the run in it, from 0.
         launcher: what makes the runs of the sweep, and how many at the same time.
+        place: in the sweep, to be shown.
         is_new: whether the folder was made, empty, for this run.
 
     Returns:
@@ -132,7 +136,11 @@ def execute(
     cfg = cfg.copy()
     with read_write(cfg):
         cfg.output_dir = None if folder is None else str(folder)
-    with nullcontext() if folder is None else claimed(folder, is_new=is_new), quiet():
+    with (
+        nullcontext() if folder is None else claimed(folder, is_new=is_new),
+        quiet(),
+        ProgressBar(is_on=cfg.get("progress") is True, place=place) as progress,
+    ):
         reset_peak_memory()
         start = now("cpu")
         cfg, benchmark = prepare(cfg)
@@ -151,7 +159,12 @@ def execute(
                     tags=list(cfg.names.values()),
                 )
             result = train_and_evaluate(
-                cfg, benchmark, seconds_data=seconds_data, loggers=loggers, checkpoints=checkpoints
+                cfg,
+                benchmark,
+                seconds_data=seconds_data,
+                loggers=loggers,
+                checkpoints=checkpoints,
+                progress=progress,
             )
             if folder is not None:
                 lost = _written_model(folder / MODEL_FILE, result.model) if cfg.save_model else None

@@ -14,12 +14,14 @@ from avalanche.evaluation.metrics import (
     ram_usage_metrics,
     timing_metrics,
 )
-from avalanche.logging import BaseLogger, CSVLogger
+from avalanche.logging import BaseLogger, CSVLogger, TextLogger
 from avalanche.training.plugins import EvaluationPlugin
 from omegaconf import DictConfig
 
 from avalanche_mgem.experiment.settings import build
-from avalanche_mgem.metrics import constraint_metrics, generalization_gap_metrics
+from avalanche_mgem.metrics import constraint_metrics, generalization_gap_metrics, minibatch_metrics
+
+_BY_EPOCH = (CSVLogger, TextLogger)  # they show the last value of an epoch
 
 
 def make_loggers(cfg: DictConfig) -> list[BaseLogger]:
@@ -44,6 +46,8 @@ def make_evaluator(cfg: DictConfig, loggers: Sequence[BaseLogger]) -> Evaluation
             timing_metrics(epoch=True, experience=True),
             ram_usage_metrics(every=0.1, epoch=True),
         ]
+    if cfg.log_every is not None and not all(isinstance(logger, _BY_EPOCH) for logger in loggers):
+        metrics.append(minibatch_metrics(every=cfg.log_every))
     # A logger that does nothing: the default one prints every metric.
     return EvaluationPlugin(*metrics, loggers=[*loggers] or [BaseLogger()])
 

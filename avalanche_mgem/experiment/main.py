@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,17 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._files import config_folder
+from avalanche_mgem.experiment._loading import loading
 from avalanche_mgem.experiment._own_classes import look_in
 from avalanche_mgem.experiment._signals import ENDING, KeptStudy, Stopped, stopping
-from avalanche_mgem.experiment._sweep import current_sweep, end_submitit, has_new_folder, watched_sweeper
+from avalanche_mgem.experiment._sweep import (
+    counted,
+    current_sweep,
+    end_submitit,
+    has_new_folder,
+    place_in_sweep,
+    watched_sweeper,
+)
 from avalanche_mgem.experiment._words import arranged
 from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
@@ -32,6 +41,7 @@ from avalanche_mgem.runs import (
     check_same_run,
     clear_checkpoints,
     clear_failure,
+    ending_with_its_reader,
     has_checkpoint,
     is_complete,
     one_line,
@@ -47,6 +57,7 @@ _EXPECTED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, Floa
 register()  # on import: the processes of a launcher import this module and do not call main()
 
 
+@ending_with_its_reader()
 def main() -> None:
     """Runs the command; a mistake of the user's ends it with one line on standard error and status 2."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -67,6 +78,8 @@ def main() -> None:
         sys.argv[1:] = arranged(sys.argv[1:], _TASKS)
         with stopping(*ENDING), watched_sweeper():
             application()
+    except BrokenPipeError:  # an OSError, but no mistake
+        raise
     except _EXPECTED as error:
         if debugging():
             raise
@@ -114,19 +127,23 @@ def job(cfg: DictConfig) -> None:
             _run(cfg)
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if debugging():
-        _run_of_sweep(cfg)
-    elif death := run_apart(_job_of_sweep, cfg):
-        if is_complete(folder):
-            say(f"{folder.name}: {death}, after its results were written")
-        else:
-            _write_failure(folder, death)
+    with loading(is_on=not place_in_sweep().is_side_by_side):
+        import_module("avalanche_mgem.experiment.api")  # once, and not anew in each process
+    with counted(folder):
+        if debugging():
+            _run_of_sweep(cfg)
+        elif death := run_apart(_job_of_sweep, cfg):
+            if is_complete(folder):
+                say(f"{folder.name}: {death}, after its results were written")
+            else:
+                _write_failure(folder, death)
 
 
 def _look_for_own_classes() -> None:
     """In the working folder and that of ``--config-dir``, also in the processes of a launcher."""
     runtime = HydraConfig.get().runtime
-    sources = (source for source in runtime.config_sources if source.provider == "command-line")
+    given = ("command-line", "hydra.searchpath in command-line")  # the second is that of sweep() in Python
+    sources = (source for source in runtime.config_sources if source.provider in given)
     look_in(Path(runtime.cwd), *(Path(source.path).absolute() for source in sources))
 
 
@@ -136,6 +153,8 @@ def _job_of_sweep(cfg: DictConfig) -> None:
         _run_of_sweep(cfg)
     except FolderTakenError:  # the same sweep was started twice
         say(f"{folder.name}: left to another process")
+    except BrokenPipeError:
+        raise
     except Exception as error:
         is_expected = isinstance(error, _EXPECTED)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
@@ -174,6 +193,8 @@ def _one_line_errors(cfg: DictConfig) -> Iterator[None]:
     """Ends the program at a mistake of the user's."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except _EXPECTED as error:
         if debugging():
             raise
@@ -193,9 +214,10 @@ def fail(message: str) -> None:
 
 def _run(cfg: DictConfig) -> None:
     # Imported here: torch and Avalanche take seconds, and --help or a misspelt option needs neither.
-    import torch
+    with loading():
+        import torch
 
-    from avalanche_mgem.experiment.api import execute
+        from avalanche_mgem.experiment.api import execute
     from avalanche_mgem.experiment.table import print_run
 
     hydra_cfg = HydraConfig.get()
@@ -218,7 +240,7 @@ def _run_of_sweep(cfg: DictConfig) -> None:
     from avalanche_mgem.experiment.settings import check_settings
     from avalanche_mgem.experiment.table import run_line
 
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg, place = HydraConfig.get(), place_in_sweep()
     folder = Path(hydra_cfg.runtime.output_dir)
     if is_complete(folder):
         check_settings(cfg)
@@ -233,9 +255,10 @@ def _run_of_sweep(cfg: DictConfig) -> None:
         group=Path(hydra_cfg.sweep.dir).name,
         job=hydra_cfg.job.num,
         launcher=launcher(hydra_cfg.launcher),
+        place=place,
         is_new=True,
     )
-    print(run_line(result.summary), flush=True)  # noqa: T201
+    print(f"{place}: {run_line(result.summary)}", flush=True)  # noqa: T201
 
 
 def _words(hydra_cfg: Any) -> list[str]:
@@ -245,8 +268,9 @@ def _words(hydra_cfg: Any) -> list[str]:
 
 
 def _profile(cfg: DictConfig) -> None:
-    from avalanche_mgem.experiment._profile import print_profile, profile
-    from avalanche_mgem.experiment._quiet import quiet
+    with loading():
+        from avalanche_mgem.experiment._profile import print_profile, profile
+        from avalanche_mgem.experiment._quiet import quiet
 
     choices = HydraConfig.get().runtime.choices
     with quiet():

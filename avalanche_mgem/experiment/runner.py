@@ -41,6 +41,7 @@ def train_and_evaluate(
     seconds_data: float,
     loggers: Sequence[Any] = (),
     checkpoints: Checkpoints | None = None,
+    progress: ProgressBar | None = None,
 ) -> Result:
     """Trains on each experience of a benchmark, and tests on all after each.
 
@@ -53,6 +54,7 @@ def train_and_evaluate(
         loggers: of Avalanche, for every metric.
         checkpoints: one is written after each experience but the last. Where one was found, the run goes on
             after its experience. None writes none.
+        progress: shows how far the run is; None shows nothing.
 
     Raises:
         UserError: if a part of the configuration does not fit its class or another part.
@@ -60,26 +62,31 @@ def train_and_evaluate(
     """
     options = loader_options(cfg)
     cleared = nullcontext() if checkpoints is None else checkpoints.cleared_by_mistakes()
-    with ProgressBar(len(benchmark.train_stream)) as progress, cleared, explained(cfg):
+    progress = progress or ProgressBar()
+    with cleared, explained(cfg):
         strategy = make_strategy(cfg, benchmark, progress, loggers)
         tests = list(benchmark.test_stream)  # once: it looks for the classes of each experience anew
         valid = [] if cfg.get("validation") is None else list(benchmark.valid_stream)
         parts = parts_to_train(strategy, benchmark)
+        progress.begin(len(parts), len(benchmark.train_stream))
         if checkpoints is not None and checkpoints.found is not None:
             notes = checkpoints.restore(strategy)
             so_far = _SoFar(**{part.name: notes[part.name] for part in fields(_SoFar) if part.name in notes})
+            progress.begin(len(parts), len(benchmark.train_stream), trained=len(so_far.matrix) - 1)
         else:
             so_far = _SoFar()
             so_far.test(strategy, tests, valid, options)
         for number, part in enumerate(parts):
             if number < len(so_far.matrix) - 1:
                 continue
+            progress.train(number)
             before = now(cfg.device)
             metrics = strategy.train(part, eval_streams=[], **options)
             so_far.seconds_train += now(cfg.device) - before
             if row := constraint_row(metrics, number):
                 so_far.constraints.append({"experience": number, **row})
             so_far.test(strategy, tests, valid, options)
+            progress.tested(so_far.matrix[-1])
             so_far.peak_memory_mb = _larger(so_far.peak_memory_mb, peak_memory_mb(cfg.device))
             if checkpoints is not None and number < len(parts) - 1:
                 checkpoints.save(strategy, asdict(so_far))
@@ -130,7 +137,7 @@ def explained(cfg: DictConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError | FloatingPointError) or not _is_of_others(error):
+        if isinstance(error, UserError | FloatingPointError | BrokenPipeError) or not _is_of_others(error):
             raise
         values: Any = OmegaConf.to_container(cfg.strategy, resolve=True)
         target = values.pop("_target_")

@@ -33,6 +33,7 @@ _INTEGERS = {
     "eval_mb_size": (1, False),
     "gap_patterns_per_exp": (1, True),
     "gap_every": (1, False),
+    "log_every": (1, True),
 }
 _SCALARS: set[Any] = {int, float, bool, str}
 # What build() gets as an object, and the user sets at the top level or as a group.
@@ -61,7 +62,7 @@ def check_settings(cfg: DictConfig) -> None:
     value = cfg.get("validation")
     if value is not None and not (isinstance(value, float) and 0 < value < 1):
         raise UserError(f"validation={value}: it must be a fraction above 0 and below 1, or null")
-    for key in ("channels_last", "checkpoint", "save_model"):
+    for key in ("channels_last", "checkpoint", "progress", "save_model"):
         if not isinstance(cfg[key], bool):
             raise UserError(f"{key}={cfg[key]}: it must be true or false")
     for group in GROUPS:

@@ -36,7 +36,7 @@ def print_run(summary: dict[str, Any], matrix: Matrix, folder: str, threads: int
 
 def run_line(summary: dict[str, Any]) -> str:
     """A run in one line, for sweeps."""
-    shown = ("acc", "bwd", "la", "fwt")  # forgetting is BWD with the other sign
+    shown = ("acc", "bwd", "la")
     metrics = "  ".join(f"{LABELS[name]} {_number(summary[name])}" for name in shown)
     name = f"{summary['strategy']} {summary['benchmark']} seed {summary['seed']}"
     return f"{printable(name)}: {metrics}  {summary['seconds_train']:.1f} s"

@@ -12,9 +12,9 @@ def matrix_media(matrix: Sequence[Sequence[float]]) -> dict[str, Any]:
 
     Args:
         matrix: accuracies from 0 to 1, as in ``accuracy_matrix.csv``. Row 0 is the untrained model, row i is
-            the model after the i-th training experience. Each column is a test experience.
+            the model after i training experiences. Each column is a test experience.
     """
-    columns: list[str | int] = ["after", *(f"exp_{number}" for number in range(len(matrix[0])))]
+    columns: list[str | int] = ["experiences_trained", *(f"exp_{number}" for number in range(len(matrix[0])))]
     table = wandb.Table(columns=columns, data=[[number, *row] for number, row in enumerate(matrix)])
     return {"accuracy_matrix": table, "accuracy_heatmap": wandb.Image(_heatmap(matrix))}
 
@@ -24,6 +24,6 @@ def _heatmap(matrix: Sequence[Sequence[float]]) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(matrix, vmin=0, vmax=1)
     axes.set_xlabel("test experience")
-    axes.set_ylabel("after training experience (0: untrained)")
+    axes.set_ylabel("experiences trained")
     figure.colorbar(image, label="accuracy")
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
-from avalanche_mgem.loggers.axes import AXES, EPOCH, EXPERIENCE, STEP, series_and_axis
+from avalanche_mgem.loggers.axes import AXES, EPOCH, STEP, TRAINED, series_and_axis
 from avalanche_mgem.loggers.connection import MODES, finish, start
 from avalanche_mgem.loggers.matrix import matrix_media
 from avalanche_mgem.runs import WANDB_RUN_ID_FILE
@@ -93,8 +93,9 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         self.timeout = timeout
         self._run: wandb.Run | None = None
         self._run_id: str | None = None
-        self._axes: dict[str, int] = {EPOCH: 0, EXPERIENCE: 0}
+        self._axes: dict[str, int] = {EPOCH: 0, TRAINED: 0}
         self._defined: set[str] = set()
+        self._has_summary = False
 
     @property
     def run(self) -> wandb.Run:
@@ -111,7 +112,11 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         group: str | None = None,
         tags: Sequence[str] | None = None,
     ) -> None:
-        """Begins the run. Each argument is used only if the constructor did not get it."""
+        """Begins the run, whose summary will be what :meth:`end_run` gets, and nothing else.
+
+        Each argument is used only if the constructor did not get it.
+        """
+        self._has_summary = True
         if self.folder is None and folder is not None:
             self.folder = Path(folder)
         self.config = self.config if self.config is not None else config
@@ -167,13 +172,13 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
             return
         series, axis = series_and_axis(name)
         if series not in self._defined:
-            self.run.define_metric(series, step_metric=axis)
+            self.run.define_metric(series, step_metric=axis, summary=self._of_summary())
             self._defined.add(series)
         self.run.log({series: loggable, STEP: x_plot}, commit=False)
 
     def before_training_exp(self, strategy: Any, *_: Any, **__: Any) -> None:
-        """Counts experiences like the rows of the accuracy matrix: 0 is the untrained model."""
-        self._axes[EXPERIENCE] = strategy.clock.train_exp_counter + 1
+        """Counts the trained experiences, with this one: 0 is the untrained model."""
+        self._axes[TRAINED] = strategy.clock.train_exp_counter + 1
 
     def before_training_epoch(self, strategy: Any, *_: Any, **__: Any) -> None:
         """Counts epochs over all experiences, from 1."""
@@ -210,9 +215,13 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
             shown: Any = run.config  # untyped
             shown.update({"resolved": {key: v for key, v in self.config.items() if shown.get(key) != v}})
         for axis in AXES:
-            run.define_metric(axis, hidden=True)
+            run.define_metric(axis, hidden=True, summary=self._of_summary())
         self._defined = set()
         return run
+
+    def _of_summary(self) -> str | None:
+        """What W&B makes of a metric in the summary; None is its own choice, the last value."""
+        return "none" if self._has_summary else None
 
     def _place(self) -> dict[str, Any]:
         """The folder of the run, and the identifier of the run that it continues."""
@@ -235,7 +244,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         finish(self.run, exit_code)
         self._run = None
         self._run_id = None
-        self._axes = {EPOCH: 0, EXPERIENCE: 0}
+        self._axes = {EPOCH: 0, TRAINED: 0}
 
 
 def _loggable(value: Any) -> Any:

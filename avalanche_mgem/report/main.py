@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import avalanche_mgem
+from avalanche_mgem.runs import ending_with_its_reader
 
 _DESCRIPTION = """\
 Makes a report of runs of mgem: tables of means with 95 % intervals over seeds, paired tests against a
@@ -48,6 +49,7 @@ class _Parser(ArgumentParser):
         _fail(f"{message} (see mgem-report --help)")
 
 
+@ending_with_its_reader()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; a mistake of the user's ends it with one line on standard error and status 2.
 
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             project=options.wandb,
             command=shlex.join(["mgem-report", *words]),
         )
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("MGEM_DEBUG", "") not in ("", "0"):
             raise

@@ -44,6 +44,7 @@ from avalanche_mgem.runs._names import (
 )
 from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_result, read_run
+from avalanche_mgem.runs._reader import READER_GONE, ending_with_its_reader, let_go
 from avalanche_mgem.runs._result import Result
 from avalanche_mgem.runs._same import check_same_run, differences
 from avalanche_mgem.runs._whole import write_whole
@@ -68,6 +69,7 @@ __all__ = [
     "METRICS",
     "MODEL_FILE",
     "PREVIOUS",
+    "READER_GONE",
     "STEP_METRICS",
     "SUMMARY_FILE",
     "UNFINISHED_FILE",
@@ -89,6 +91,7 @@ __all__ = [
     "clear_checkpoints",
     "clear_failure",
     "differences",
+    "ending_with_its_reader",
     "error_line",
     "find_runs",
     "flatten",
@@ -100,6 +103,7 @@ __all__ = [
     "is_running",
     "keep_run",
     "la",
+    "let_go",
     "makes_another_run",
     "mean_interval",
     "one_line",

@@ -7,8 +7,8 @@ ABSENT = "absent"
 """Stands for the value of a key that a configuration lacks, as after ``~strategy.ridge``."""
 
 # Parts of the configuration that make no other run: where metrics are logged, what the command reads off the
-# benchmark, what a user calls the benchmark, and which files are kept.
-_PARTS = ("logger", "inferred", "names.benchmark", "checkpoint", "save_model")
+# benchmark, what a user calls the benchmark, which files are kept, and what is shown.
+_PARTS = ("logger", "log_every", "inferred", "names.benchmark", "checkpoint", "save_model", "progress")
 # Last parts of other such keys. They say where and how a run is made; results change by rounding at most.
 _MACHINE = {
     "channels_last",

@@ -1,3 +1,4 @@
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from avalanche_mgem.experiment import _own_classes
 from avalanche_mgem.experiment.main import main
+
+# What a run says after each experience, which is left out: tests/experiment/test_progress.py has it.
+PROGRESS = re.compile(r"^mgem: .*\bmean accuracy \d.*\n", flags=re.MULTILINE)
 
 
 class Outcome(NamedTuple):
@@ -48,6 +52,7 @@ def mgem(
             main()
         except SystemExit as end:
             status = int(end.code or 0)
-        return Outcome(status, *capfd.readouterr())
+        out, err = capfd.readouterr()
+        return Outcome(status, out, PROGRESS.sub("", err))
 
     return call

@@ -91,7 +91,7 @@ def test_every_strategy_goes_on_bit_for_bit(
     result = execute(cfg, tmp_path / "run")
     assert drawn() == after_whole
     assert same(result, whole)
-    went_on = [f"mgem: run: goes on after experience {n} of {parts}" for n in (1, 2)]
+    went_on = [f"mgem: run: goes on after experience {n} of 0..{parts - 1}" for n in (0, 1)]
     assert [line for line in capsys.readouterr().err.splitlines() if "goes on" in line] == (
         [] if parts == 1 else went_on
     )
@@ -135,7 +135,7 @@ def test_a_killed_command_goes_on(mgem: Mgem, tmp_path: Path) -> None:
     killed.wait()
     assert not is_complete(tmp_path / "run")
     result = mgem(*words, "hydra.run.dir=run")
-    assert re.fullmatch(r"mgem: run: goes on after experience [123] of 4\n", result.err)
+    assert re.fullmatch(r"mgem: run: goes on after experience [012] of 0\.\.3\n", result.err)
     whole = execute(compose(*words), tmp_path / "whole")
     matrices = [(tmp_path / run / "accuracy_matrix.csv").read_text() for run in ("run", "whole")]
     assert matrices[0] == matrices[1]
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert "with another logger (none there, csv here); nothing is overwritten" in refused.err
     # Which files are kept makes no other run.
     again = mgem("strategy=naive", *SMALL, "save_model=true", "hydra.run.dir=run")
-    assert (again.status, again.err) == (0, "mgem: run: goes on after experience 2 of 3\n")
+    assert (again.status, again.err) == (0, "mgem: run: goes on after experience 1 of 0..2\n")
 
 
 def test_a_checkpoint_of_another_version_is_refused(
@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(
     assert "checkpoint.pt is damaged: its checksum is another; " in lines[0]
     if damaged == 1:
         assert lines[0].endswith("; the one before is taken")
-        assert lines[1:] == ["mgem: run: goes on after experience 1 of 3"]
+        assert lines[1:] == ["mgem: run: goes on after experience 0 of 0..2"]
     else:
         assert all(line.endswith("; the run begins anew") for line in lines)
         assert len(lines) == 2
@@ -217,9 +217,9 @@ def test_a_disk_that_is_full_is_one_line_and_the_run_goes_on(
     result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
     assert result.status == 0
     assert result.err.splitlines() == [
-        f"mgem: run: there is no checkpoint after experience {number}: run/checkpoint.pt: No space left on "
-        "device; the run goes on"
-        for number in (1, 2)
+        f"mgem: run: there is no checkpoint after experience {number} of 0..2: run/checkpoint.pt: No space "
+        "left on device; the run goes on"
+        for number in (0, 1)
     ]
 
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_pickled_is_said_once(
     assert result.status == 0
     (line,) = result.err.splitlines()
     assert line.startswith(
-        "mgem: run: there is no checkpoint after experience 1: the strategy's plugin 0 (Progr"
+        "mgem: run: there is no checkpoint after experience 0 of 0..2: the strategy's plugin 0 (Progr"
     )
     assert line.endswith("; the run goes on")
 
@@ -266,7 +266,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert result.status == 130
     assert result.err == "mgem: interrupted; the same command with hydra.run.dir=run goes on\n"
     again = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
-    assert (again.status, again.err) == (0, "mgem: run: goes on after experience 1 of 3\n")
+    assert (again.status, again.err) == (0, "mgem: run: goes on after experience 0 of 0..2\n")
 
 
 def test_a_sweep_goes_on_inside_its_runs(mgem: Mgem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_sweep_goes_on_inside_its_runs(mgem: Mgem, monkeypatch: pytest.MonkeyP
         assert mgem(*words).status == 2
     again = mgem(*words)
     assert again.status == 0
-    assert again.err.count("goes on after experience 2 of 3\n") == 2
+    assert again.err.count("goes on after experience 1 of 0..2\n") == 2
     assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
     assert not list((tmp_path / "sweep").glob("*/checkpoint*"))
 

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "samples_per_experience": {"null"},
     "test_samples_per_experience": {"null"},
     "gap_patterns_per_exp": {"null"},
+    "log_every": {"null"},
     "strategy.decay_factor": {"null"},
 }
 

@@ -161,7 +161,8 @@ def test_sweep_ends_with_one_table(mgem: Mgem, tmp_path: Path) -> None:
     folders = [f"permuted_digits-{s}-{options}-seed{n}" for s in ("naive", "gem") for n in (0, 1)]
     assert sorted(os.listdir(tmp_path / "sweep")) == ["multirun.yaml", *sorted(folders)]
     lines = result.out.splitlines()
-    assert [line.partition(":")[0] for line in lines[:4]] == [
+    assert [line.partition(":")[0] for line in lines[:4]] == [f"run {number}/4" for number in (1, 2, 3, 4)]
+    assert [re.split(r": |:", line)[1] for line in lines[:4]] == [
         f"{s} permuted_digits seed {n}" for s in ("naive", "gem") for n in (0, 1)
     ]
     assert result.out.count("95 %") == 1
@@ -476,7 +477,11 @@ def test_as_a_process_in_an_empty_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", command, "strategy=pdmgem", *SMALL],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert [line.partition(":")[2].partition(":")[0] for line in lines] == [
+        f" experience {number} of 0..1" for number in (0, 1)
+    ]
     assert "pdmgem on permuted_digits, seed 0" in done.stdout
     assert len(list(tmp_path.glob("runs/permuted_digits/pdmgem/seed0-*/summary.json"))) == 1
 

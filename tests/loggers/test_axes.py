@@ -12,9 +12,9 @@ TEST = "eval_phase/test_stream"
         (f"Top1_Acc_MB/{TRAIN}/Task000", "train/step"),
         (f"Top1_RunningAcc_Epoch/{TRAIN}/Task000", "train/step"),
         (f"Loss_Epoch/{TRAIN}/Task003", "train/epoch"),
-        (f"Top1_Acc_Exp/{TEST}/Task000/Exp002", "experience"),
-        (f"Top1_Acc_Stream/{TEST}/Task000", "experience"),
-        (f"StreamBWT/{TEST}", "experience"),
+        (f"Top1_Acc_Exp/{TEST}/Task000/Exp002", "experiences_trained"),
+        (f"Top1_Acc_Stream/{TEST}/Task000", "experiences_trained"),
+        (f"StreamBWT/{TEST}", "experiences_trained"),
         ("mine", "train/step"),
     ],
 )
@@ -24,8 +24,6 @@ def test_names_stay_and_tell_the_axis(name, axis):
 
 @pytest.mark.parametrize("number", ["Task000/Exp000", "Task002/Exp002", "Exp013"])
 def test_trained_experiences_share_one_curve(number):
-    assert series_and_axis(f"Violations_Exp/{TRAIN}/{number}") == (f"Violations_Exp/{TRAIN}", "experience")
-    assert series_and_axis(f"Violations_Exp/{TRAIN}/{number}/share") == (
-        f"Violations_Exp/{TRAIN}/share",
-        "experience",
-    )
+    for rest in ("", "/share"):
+        curve = (f"Violations_Exp/{TRAIN}{rest}", "experiences_trained")
+        assert series_and_axis(f"Violations_Exp/{TRAIN}/{number}{rest}") == curve

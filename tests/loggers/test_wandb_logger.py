@@ -63,8 +63,8 @@ def test_every_value_is_logged_along_its_axis(here):
         4,
     ]
     for name in ("Top1_Acc_Stream/eval_phase/test_stream/Task000", "StreamBWT/eval_phase/test_stream"):
-        assert [x for x, _ in log.curve(name, "experience")] == [0, 1, 2]
-    assert log.axes.items() >= {"train/step": "", "train/epoch": "", "experience": ""}.items()
+        assert [x for x, _ in log.curve(name, "experiences_trained")] == [0, 1, 2]
+    assert log.axes.items() >= {"train/step": "", "train/epoch": "", "experiences_trained": ""}.items()
 
 
 def test_the_values_of_one_event_are_one_row(here):
@@ -79,7 +79,7 @@ def test_metrics_of_trained_experiences_are_one_curve(here):
     train(logger, Violations())
     logger.end_run()
     log = read_log(here)
-    assert log.curve("Violations_Exp/train_phase/train_stream", "experience") == [(1, 0.0), (2, 1.0)]
+    assert log.curve("Violations_Exp/train_phase/train_stream", "experiences_trained") == [(1, 0.0), (2, 1.0)]
 
 
 def test_images_are_logged_and_the_rest_is_left_out(here):
@@ -141,6 +141,14 @@ def test_the_summary_is_that_of_the_run(here):
     assert summary.keys() >= {"accuracy_matrix", "accuracy_heatmap"}  # their panels look for them here
 
 
+def test_before_its_end_a_run_of_the_command_has_no_other_summary(here):
+    logger = WandBLogger()
+    logger.begin_run(here / "run")
+    train(logger, accuracy_metrics(minibatch=True, epoch=True, experience=True), loss_metrics(minibatch=True))
+    logger.fail()
+    assert {*read_log(here / "run").summary} <= {"_wandb", "_runtime", "_step", "_timestamp"}
+
+
 def test_without_a_summary_the_last_values_stay(here):
     logger = WandBLogger()
     curves = train(logger, accuracy_metrics(epoch=True, stream=True))
@@ -155,7 +163,7 @@ def test_the_matrix_is_a_table_and_an_image(here):
     logger.end_run(matrix=MATRIX)
     (row,) = read_log(here).history
     table = json.loads((files_of_run(here) / row["accuracy_matrix/path"]).read_text())
-    assert table["columns"] == ["after", "exp_0", "exp_1"]
+    assert table["columns"] == ["experiences_trained", "exp_0", "exp_1"]
     assert table["data"] == [[number, *values] for number, values in enumerate(MATRIX)]
     assert (files_of_run(here) / row["accuracy_heatmap/path"]).read_bytes().startswith(b"\x89PNG")
 

@@ -149,7 +149,7 @@ def _check(cfg: DictConfig, settings: Settings, benchmarks: Benchmarks) -> None:
     """Finds a mistake in the configuration before any trial, which could only fail."""
     run, benchmark = prepare(with_values(cfg, {}, settings.first_seed), benchmarks)
     part = first(benchmark, settings.experiences)
-    make_strategy(run, part, ProgressBar(len(part.train_stream)))
+    make_strategy(run, part, ProgressBar())
 
 
 def _work(

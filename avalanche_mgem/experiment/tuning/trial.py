@@ -81,7 +81,7 @@ def _validated(cfg: DictConfig, benchmark: Any, experiences: int | None) -> Iter
     part_of = first(benchmark, experiences)
     options = loader_options(cfg)
     with explained(cfg):
-        strategy = make_strategy(cfg, part_of, ProgressBar(len(part_of.train_stream)))  # it is not shown
+        strategy = make_strategy(cfg, part_of, ProgressBar())  # it is not shown
         valid = list(part_of.valid_stream)
         for number, part in enumerate(parts_to_train(strategy, part_of), 1):
             strategy.train(part, eval_streams=[], **options)
