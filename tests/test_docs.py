@@ -156,7 +156,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def read_mgem(words: list[str]) -> None:
     """One run of the command composes; of a sweep that is the first one.
 
-    With files of the reader's own, which --config-dir names, there is nothing to compose: the words are parsed.
+    With files of the reader's own, which --config-dir names, there is nothing to compose: it is parsed.
     """
     if words == ["--version"] or words == ["--help"]:
         return
