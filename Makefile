@@ -8,20 +8,22 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow test-lowest test-browser coverage lint format bench docs clean
+.PHONY: help quickstart test test-slow test-lowest test-browser coverage lint format bench results results-small docs clean
 
 help:
-	@echo "make quickstart   compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
-	@echo "make test         lint, types, layers and tests"
-	@echo "make test-slow    the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
-	@echo "make test-browser a report in a real browser, which must be installed (Debian: apt-get install chromium)"
-	@echo "make test-lowest  the tests with the oldest releases that are allowed (tests/lowest.txt)"
-	@echo "make coverage     the tests with their coverage, which takes half as long again"
-	@echo "make lint         lint, types and layers only"
-	@echo "make format       format the code"
-	@echo "make bench        speed and memory beside stock Avalanche, into docs/performance.md (DATASET_ROOT=DIR)"
-	@echo "make docs         the documentation as a site, into docs/_build"
-	@echo "make clean        remove the virtual environment and caches"
+	@echo "make quickstart      compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
+	@echo "make test            lint, types, layers and tests"
+	@echo "make test-slow       the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
+	@echo "make test-browser    a report in a real browser, which must be installed (Debian: apt-get install chromium)"
+	@echo "make test-lowest     the tests with the oldest releases that are allowed (tests/lowest.txt)"
+	@echo "make coverage        the tests with their coverage, which takes half as long again"
+	@echo "make lint            lint, types and layers only"
+	@echo "make format          format the code"
+	@echo "make bench           speed and memory beside stock Avalanche, into docs/performance.md (DATASET_ROOT=DIR)"
+	@echo "make results         the evidence runs, for hours, and their tables and figures (EVIDENCE=\"q1 ...\", DATASET_ROOT=DIR)"
+	@echo "make results-small   the tables and figures of docs/results, from the runs that are kept"
+	@echo "make docs            the documentation as a site, into docs/_build"
+	@echo "make clean           remove the virtual environment and caches"
 
 quickstart: $(VENV)/installed
 	$(BIN)/mgem -m strategy=gem,pmgem,dmgem seed=0,1,2 benchmark=permuted_digits
@@ -59,6 +61,24 @@ format: $(VENV)/installed-dev
 DATASET_ROOT ?= ~/.avalanche
 bench: $(VENV)/installed
 	$(BIN)/python -m bench --dataset-root $(DATASET_ROOT) $(if $(ROWS),--only $(ROWS))
+
+# The runs of docs/results/plan.md: hours. What is complete is kept, so the same command goes on.
+EVIDENCE ?= q1
+results: $(VENV)/installed
+	for name in $(EVIDENCE); do \
+	    $(BIN)/mgem -m experiment=evidence/$$name dataset_root=$(DATASET_ROOT) hydra/launcher=parallel \
+	        && rm -f docs/results/runs/evidence/$$name.tar.gz \
+	        && $(BIN)/mgem-report runs/evidence/$$name --pack docs/results/runs/evidence/$$name.tar.gz || exit; \
+	done
+	$(MAKE) results-small
+
+# The tables and figures of docs/results, from the runs that are kept there: minutes.
+results-small: $(VENV)/installed
+	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
+	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
+	for archive in docs/results/runs/evidence/*.tar.gz; do \
+	    $(BIN)/mgem-report $$archive --output docs/results/evidence/$$(basename $$archive .tar.gz) || exit; \
+	done
 
 # Every warning is an error. The examples run, and their pages have what they print.
 docs: $(VENV)/installed-docs
