@@ -216,7 +216,7 @@ def test_without_optuna_a_line_says_how_to_install_it(mgem: Mgem, monkeypatch: p
     result = mgem("tune", *SMALL)
     assert (result.status, result.err) == (
         2,
-        "mgem: mgem tune needs Optuna: pip install 'avalanche-mgem[tune]'\n",
+        "mgem: mgem tune needs Optuna: in a clone of avalanche-mgem, pip install '.[tune]'\n",
     )
 
 
