@@ -180,6 +180,7 @@ def profile_job(cfg: DictConfig) -> None:
 
 def tune_job(cfg: DictConfig) -> None:
     """``mgem tune``: makes the trials of a study, and prints the best."""
+    _look_for_own_classes()
     with _one_line_errors(cfg):
         _tune()
 
@@ -292,8 +293,9 @@ def _take_words_of_tune() -> None:
 
 def _tune() -> None:
     try:
-        from avalanche_mgem.experiment.tuning.api import tune
-        from avalanche_mgem.experiment.tuning.outcome import print_tuned
+        with loading():
+            from avalanche_mgem.experiment.tuning.api import tune
+            from avalanche_mgem.experiment.tuning.outcome import print_tuned
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "optuna":
             raise

@@ -24,7 +24,7 @@ from avalanche_mgem.experiment.tuning.folder import claim, description
 from avalanche_mgem.experiment.tuning.outcome import TRIALS_FILE, Tuned, frame
 from avalanche_mgem.experiment.tuning.progress import StudyProgress
 from avalanche_mgem.experiment.tuning.settings import Settings, Words, read_settings, split_words
-from avalanche_mgem.experiment.tuning.space import Space, check_keys, parse, tunable
+from avalanche_mgem.experiment.tuning.space import Space, check_keys, grid_size, parse, tunable
 from avalanche_mgem.experiment.tuning.study import Storage, Study, silence
 from avalanche_mgem.experiment.tuning.trial import Benchmarks, first, objectives, with_values
 from avalanche_mgem.runs import UserError, one_line, without_secrets, write_whole
@@ -130,6 +130,8 @@ def _spaces(cfgs: Mapping[str, DictConfig], settings: Settings, config_dir: Path
         spaces[name] = {key: parse(key, value) for key, value in given.items() if key in known[name]}
         if not spaces[name]:
             raise UserError(f"strategy={name}: it has none of the keys {', '.join(given)}")
+        if settings.sampler == "grid":
+            grid_size(spaces[name])
         if missing := [key for key in given if key not in known[name]]:
             say(f"{name} has no {', '.join(missing)}; it is tuned over {', '.join(spaces[name])}")
     return spaces

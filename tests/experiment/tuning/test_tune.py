@@ -179,7 +179,9 @@ def test_a_study_is_one_study(tmp_path: Path, study: tuple[api.Tuned, set[str]])
         {"benchmark.n_experiences": "4"},
     ):
         (key,) = change
-        with pytest.raises(UserError, match=rf"holds a study with another {key} \({asked[key]} there"):
+        with pytest.raises(
+            UserError, match=re.escape(f"holds a study with another {key} ({asked[key]} there")
+        ):
             api.claim(study[0].folder, {**asked, **change})
     with pytest.raises(
         UserError, match=r"another strategy \(gem,naive there, gem here\); nothing is changed"
@@ -216,20 +218,20 @@ def test_without_optuna_a_line_says_how_to_install_it(mgem: Mgem, monkeypatch: p
     result = mgem("tune", *SMALL)
     assert (result.status, result.err) == (
         2,
-        "mgem: mgem tune needs Optuna: pip install 'avalanche-mgem[tune]'\n",
+        "mgem: mgem tune needs Optuna: in a clone of avalanche-mgem, pip install '.[tune]'\n",
     )
 
 
 @pytest.mark.usefixtures("_no_picture")
 def test_a_killed_study_ends_in_the_same_best(mgem: Mgem, tmp_path: Path) -> None:
-    words = ["strategy=gem", "tune.trials=5", *SMALL, *SPACE]
+    words = ["strategy=gem", "tune.trials=4", *SMALL, *SPACE]
     killed = subprocess.Popen(
         [*COMMAND, "tune", *words, "tune.dir=killed"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert killed.stdout is not None
     for number in (1, 2):
-        assert killed.stdout.readline().startswith(f"gem trial {number}/5")
+        assert killed.stdout.readline().startswith(f"gem trial {number}/4")
     time.sleep(0.05)  # into the third
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
