@@ -54,9 +54,7 @@ def links(text: str, folder: Path) -> str:
             return f"[{shown}](/{path.relative_to(DOCS).as_posix()}{anchor or ''})"
         if page := _page(path):
             return f"[{shown}](/{page}{anchor or ''})"
-        if not path.exists():
-            raise FileNotFoundError(f"a link to {target}, seen from {folder}: there is no such file")
-        return shown
+        return shown if path.exists() else match[0]  # MyST warns of a link that leads nowhere
 
     return re.sub(r"(?<!!)\[((?:[^][]|\[[^]]*\])*)\]\((?!https?:|#|/)([^)#\s]+)(#[^)\s]*)?\)", link, text)
 
