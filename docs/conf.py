@@ -45,7 +45,7 @@ nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*")]
 
 
 def links(text: str, folder: Path) -> str:
-    """The text with its links to files of the repository as links of the site; others become plain text."""
+    """The text with its links to files of the repository as links of the site; a folder is just named."""
 
     def link(match: re.Match[str]) -> str:
         shown, target, anchor = match.groups()
@@ -54,9 +54,7 @@ def links(text: str, folder: Path) -> str:
             return f"[{shown}](/{path.relative_to(DOCS).as_posix()}{anchor or ''})"
         if page := _page(path):
             return f"[{shown}](/{page}{anchor or ''})"
-        if not path.exists():
-            raise FileNotFoundError(f"a link to {target}, seen from {folder}: there is no such file")
-        return shown
+        return shown if path.is_dir() else match[0]  # MyST makes a file a download, or warns
 
     return re.sub(r"(?<!!)\[((?:[^][]|\[[^]]*\])*)\]\((?!https?:|#|/)([^)#\s]+)(#[^)\s]*)?\)", link, text)
 
