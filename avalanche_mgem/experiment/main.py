@@ -292,8 +292,9 @@ def _take_words_of_tune() -> None:
 
 def _tune() -> None:
     try:
-        from avalanche_mgem.experiment.tuning.api import tune
-        from avalanche_mgem.experiment.tuning.outcome import print_tuned
+        with loading():
+            from avalanche_mgem.experiment.tuning.api import tune
+            from avalanche_mgem.experiment.tuning.outcome import print_tuned
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "optuna":
             raise
