@@ -81,11 +81,15 @@ def description(
         "seed": seed,
         **{f"tune.{key}": getattr(settings, key) for key in _SETTINGS},
     }
+    configs: dict[str, dict[str, str]] = {}
     for name, cfg in cfgs.items():
-        config = {key: value for key, value in flatten(written(cfg)).items() if makes_another_run(key)}
-        config |= {f"tune.space.{key}": str(part) for key, part in spaces[name].items()}
-        prefix = f"{name}: " if len(cfgs) > 1 else ""
-        made |= {f"{prefix}{key}": value for key, value in config.items() if not key.startswith("names.")}
+        flat = {key: value for key, value in flatten(written(cfg)).items() if makes_another_run(key)}
+        flat |= {f"tune.space.{key}": str(part) for key, part in spaces[name].items()}
+        configs[name] = {key: text(value) for key, value in flat.items() if key != "names.strategy"}
+    for name, config in configs.items():
+        for key, value in config.items():
+            is_common = all(other.get(key) == value for other in configs.values())
+            made[key if is_common else f"{name}: {key}"] = value
     return {key: text(value) for key, value in made.items()}
 
 
