@@ -57,13 +57,14 @@ def tune(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> small = ["samples_per_experience=50", "tune.experiences=2", "tune.trials=2"]
-        >>> with TemporaryDirectory() as folder:
-        ...     tuned = tune([*small, "tune.space.optimizer.lr=[0.01,0.1]"], f"{folder}/study")
-        dmgem trial 1/2: valid ACC 0.100  lr=0.01
-        dmgem trial 2/2: valid ACC 0.100  lr=0.01
-        >>> tuned.best["dmgem"]
-        {'optimizer.lr': 0.01}
+        >>> words = ["strategy=naive", "samples_per_experience=100", "tune.experiences=2"]
+        >>> space = ["tune.sampler=grid", "tune.space.optimizer.lr=[0.0001,0.2]"]
+        >>> with TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
+        ...     tuned = tune([*words, *space], f"{folder}/study")
+        naive trial 1/2: valid ACC 0...
+        naive trial 2/2: valid ACC 0...
+        >>> tuned.best["naive"]
+        {'optimizer.lr': 0.2}
     """
     if isinstance(words, str):
         raise UserError(f"tune({words!r}): give a list of such words")
