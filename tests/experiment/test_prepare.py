@@ -71,6 +71,4 @@ def test_the_loggers_see_the_complete_configuration(monkeypatch, tmp_path) -> No
 
 
 def _without_loggers(function):
-    return lambda cfg, benchmark, *, seconds_data, loggers, checkpoints: function(
-        cfg, benchmark, seconds_data=seconds_data
-    )
+    return lambda cfg, benchmark, *, seconds_data, **_: function(cfg, benchmark, seconds_data=seconds_data)
