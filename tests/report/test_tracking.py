@@ -55,6 +55,7 @@ def test_tables_and_figures_are_logged_offline(write_run, tmp_path: Path, withou
     assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_what_wandb_refuses_is_one_line(write_run, tmp_path: Path, without_key) -> None:
     write_run("runs/gem")
     done = report(tmp_path, without_key, "runs", "--output", "out", "--wandb", "a/b")

@@ -225,6 +225,7 @@ def test_without_optuna_a_line_says_how_to_install_it(mgem: Mgem, monkeypatch: p
 
 
 @pytest.mark.usefixtures("_no_picture")
+@pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_best(tmp_path: Path, study: tuple[api.Tuned, set[str]]) -> None:
     killed = subprocess.Popen(
         [*COMMAND, "tune", *WORDS, "tune.dir=study"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
