@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make quickstart      compare GEM, p-mGEM and d-mGEM over three seeds on scikit-learn's digits"
 	@echo "make test            lint, types, layers and tests"
-	@echo "make test-slow       the tests that start programs of their own: launchers, kills, ranks; compiled ResNets"
+	@echo "make test-slow       the slow tests: launchers, kills, ranks, every strategy cut and continued, compiled ResNets"
 	@echo "make test-browser    a report in a real browser, which must be installed (Debian: apt-get install chromium)"
 	@echo "make test-lowest     the tests with the oldest releases that are allowed (tests/lowest.txt)"
 	@echo "make coverage        the tests with their coverage, which takes half as long again"

@@ -125,7 +125,7 @@ THEN: dict[tuple[str, int], Callable[[dict[str, Any]], None]] = {
 }
 
 
-SLOW = {"experiments.md"}  # two runs of the command
+SLOW = {"experiments.md", "report.md", "tuning.md"}  # several runs of the command
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,11 @@ def same(one: Result, other: Result) -> bool:
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Call to deprecated function update:DeprecationWarning")
 @pytest.mark.parametrize(
-    "strategy", [*STRATEGIES, "replay multi-head", "dmgem multi-head", "replay validation"]
+    "strategy",
+    [
+        pytest.param(strategy, marks=[] if strategy in ("dmgem", "replay", "ewc") else [pytest.mark.slow])
+        for strategy in (*STRATEGIES, "replay multi-head", "dmgem multi-head", "replay validation")
+    ],
 )
 def test_every_strategy_goes_on_bit_for_bit(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

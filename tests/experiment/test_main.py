@@ -79,6 +79,7 @@ def test_run_leaves_its_results(mgem: Mgem, tmp_path: Path) -> None:
     assert environment["launcher"] == {"name": None, "runs_at_once": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", sorted({*STRATEGIES} - ONE_HEAD_ONLY))
 def test_every_strategy_learns_with_task_labels(mgem: Mgem, tmp_path: Path, strategy: str) -> None:
     result = mgem(

@@ -25,7 +25,9 @@ def test_every_benchmark_has_the_key() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["dmgem", "avalanche_gem", "replay"])
-@pytest.mark.parametrize("benchmark", ["permuted_digits", "split_digits"])
+@pytest.mark.parametrize(
+    "benchmark", ["permuted_digits", pytest.param("split_digits", marks=pytest.mark.slow)]
+)
 def test_the_results_are_the_same_without(
     mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, benchmark: str
 ) -> None:

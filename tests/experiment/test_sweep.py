@@ -46,6 +46,7 @@ def table(out: str) -> list[str]:
     return [" ".join(row.split()) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_sweep_started_again_runs_what_is_missing(mgem: Mgem, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     first = mgem("-m", "strategy=naive,gem", "seed=0", *SMALL, "hydra.sweep.dir=sweep")
@@ -96,6 +97,7 @@ def test_a_sweep_started_twice_leaves_running_runs_alone(mgem: Mgem, tmp_path: P
     assert len(runs(tmp_path / "sweep")) == 2
 
 
+@pytest.mark.slow
 def test_files_that_are_no_runs_are_kept(mgem: Mgem, tmp_path: Path) -> None:
     words = ("-m", "strategy=naive", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
     assert mgem(*words).status == 0
@@ -379,6 +381,7 @@ def test_a_sweep_over_what_makes_no_other_run_is_one_run(mgem: Mgem, tmp_path: P
     assert re.search(r"^ ?naive +1 ", result.out, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_benchmarks_of_one_sweep_have_a_table_each(mgem: Mgem) -> None:
     words = ("-m", "strategy=naive,gem", "benchmark=permuted_digits,split_digits", "seed=0,1", *SMALL[1:])
     result = mgem(*words, "train_mb_size=10")
