@@ -146,12 +146,14 @@ def hydra_of_the_caller_kept() -> Iterator[None]:
         GlobalHydra.set_instance(mine)  # a composition leaves a copy
 
 
-def search_path_word(folder: str | os.PathLike[str]) -> str:
-    """The word with which Hydra looks into a folder of the user's own files, too."""
-    if not Path(folder).is_dir():
-        raise UserError(f"config_dir={folder}: there is no such folder")
+def search_path_word(*folders: str | os.PathLike[str]) -> str:
+    """The word with which Hydra looks into folders of the user's own files, too."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"config_dir={folder}: there is no such folder")
     # Not as_uri(): Hydra takes the path as it is, without decoding blanks.
-    return f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"
+    places = ",".join(quoted(f"file://{Path(folder).resolve()}") for folder in folders)
+    return f"hydra.searchpath=[{places}]"
 
 
 def quoted(value: str) -> str:

@@ -5,9 +5,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import Trial
 
 from avalanche_mgem.experiment._files import config_folder
@@ -15,7 +13,7 @@ from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment._quiet import quiet
 from avalanche_mgem.experiment._signals import KeptStudy
 from avalanche_mgem.experiment.configuration import compose
-from avalanche_mgem.experiment.errors import explain, say
+from avalanche_mgem.experiment.errors import say
 from avalanche_mgem.experiment.progress import ProgressBar
 from avalanche_mgem.experiment.runner import make_strategy
 from avalanche_mgem.experiment.tuning.best import best_name, check_carried, next_command, write_best
@@ -105,10 +103,7 @@ def _configurations(words: Words, config_dir: Path | None) -> dict[str, DictConf
     """The configuration of each strategy, by its name."""
     cfgs = {}
     for chosen in [[f"strategy={name}"] for name in words.strategies] or [[]]:
-        try:
-            cfg = compose(*words.runs, *chosen, config_dir=config_dir)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain(error)) from error
+        cfg = compose(*words.runs, *chosen, config_dir=config_dir)
         if cfg.get("validation") is None:
             if any(word.startswith("validation=") for word in words.runs):
                 raise UserError("validation=null: the objective is measured on such samples; give a fraction")

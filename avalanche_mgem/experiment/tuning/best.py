@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from avalanche_mgem.experiment.configuration import compose
+from avalanche_mgem.experiment.configuration import compose, search_path_word
 from avalanche_mgem.experiment.tuning.settings import Words
 from avalanche_mgem.experiment.tuning.trial import with_values
 from avalanche_mgem.runs import UserError, write_whole
@@ -51,11 +51,8 @@ def check_carried(cfg: DictConfig, keys: Sequence[str], words: Words, config_dir
     """
     with TemporaryDirectory() as folder:
         write_best(Path(folder), "best", cfg, dict.fromkeys(keys, _UNTRIED), "nothing yet")
-        places = [folder] if config_dir is None else [folder, str(config_dir.resolve())]
-        path = ",".join(
-            "'file://" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for place in places
-        )
-        composed = compose(f"hydra.searchpath=[{path}]", *words.runs, "strategy=best")
+        places = [folder] if config_dir is None else [folder, config_dir]
+        composed = compose(search_path_word(*places), *words.runs, "strategy=best")
     for key in keys:
         if OmegaConf.select(composed, key) != _UNTRIED:
             raise UserError(
@@ -68,7 +65,7 @@ def next_command(folder: Path, names: Sequence[str], words: Words, config_dir: P
     """The command that runs the best values over five seeds, all in one sweep."""
     runs = [word for word in words.runs if word.partition("=")[0] not in ("seed", "validation")]
     if config_dir is not None:
-        runs.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
+        runs.append(search_path_word(config_dir))
     quoted = " ".join(map(shlex.quote, runs))
     where = shlex.quote(os.path.relpath(folder))
     line = f"mgem -m --config-dir {where} strategy={','.join(names)} seed=0,1,2,3,4 {quoted}"
