@@ -43,7 +43,7 @@ def current_gradient(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def write_gradient(z: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Puts z ``[P]`` into ``.grad``.
+    """Puts z ``[P]`` into ``.grad``: as views of z where that is possible, so z is not to be changed later.
 
     Makes the gradients that the minibatch did not reach but a constraint did, such as those of another task's
     head: without them the constraints would not hold after the step. Where z is zero too, no gradient is
@@ -57,5 +57,7 @@ def write_gradient(z: Tensor, parameters: Sequence[Tensor]) -> None:
             p.grad = part.to(p.dtype, copy=True)
         elif p.grad.is_sparse:  # its optimizer takes nothing else
             p.grad = part.to(p.dtype).to_sparse(p.grad.sparse_dim())
+        elif type(p.grad) is Tensor and p.grad.dtype == part.dtype and p.grad.is_contiguous():
+            p.grad = part
         else:
             p.grad.copy_(part)

@@ -153,14 +153,13 @@ class Projector:
         self.last_step: ConstrainedStep | None = None
         self._steps: Iterator[StepGroups] | None = None  # None until a task has begun
         self._step: _Step | None = None
-        self._z: Tensor | None = None  # the update's memory: new memory is slow at first
 
     def __repr__(self) -> str:
         return call_text(type(self).__name__, {"model": self.model, **self.arguments("patterns_per_task")})
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle holds model and memory, but neither gradients nor what a step leaves behind."""
-        return self.__dict__ | {"last_step": None, "_steps": None, "_step": None, "_z": None}
+        return self.__dict__ | {"last_step": None, "_steps": None, "_step": None}
 
     def arguments(self, size: str) -> dict[str, Any]:
         """The arguments by their names, for ``repr``; ``size`` names the memory's."""
@@ -293,7 +292,7 @@ class Projector:
                 modules=self.partition.blocks(self._known_model(), step.named),
                 solver=self.solver,
                 ridge=self.ridge,
-                out=self._memory_for_update(g),
+                out=g.detach(),  # z takes the place of g
                 report=(lambda report: self._keep(step, report)) if self.keeps_last_step else None,
             )
         except NonFiniteGradientError as error:
@@ -320,7 +319,7 @@ class Projector:
         Raises:
             ValueError: if the samples make no batch that can be kept.
         """
-        self._steps = self._step = self._z = self.last_step = None
+        self._steps = self._step = self.last_step = None
         self.references.reset()
         self.memory.remember(dataset, experience=task, key=key, extends=extends)
 
@@ -344,11 +343,6 @@ class Projector:
 
     def _keep(self, step: _Step, report: ProjectionReport) -> None:
         self.last_step = ConstrainedStep(report, step.groups.sizes, step.groups.origins, step.seconds)
-
-    def _memory_for_update(self, g: Tensor) -> Tensor:
-        if self._z is None or (self._z.shape, self._z.dtype, self._z.device) != (g.shape, g.dtype, g.device):
-            self._z = torch.empty_like(g)
-        return self._z
 
     def _check_unconstrained_gradient(self) -> None:
         """Finds a gradient that is not finite where no product would show it."""

@@ -58,8 +58,9 @@ def project(
         solver: ``"exact"``, ``"quadprog"``, ``"diagonal"`` or a function; see :mod:`avalanche_mgem.solvers`.
         ridge: regularisation of the dual: ``"relative"`` (default: independent of the gradients' scale) or
             ``"absolute"`` (1e-3, as GEM).
-        out: memory for z, of the shape, dtype and device of ``g``; None (default) takes new memory in every
-            call, which on large models costs a good part of the projection's time.
+        out: memory for z, of the shape, dtype and device of ``g``; that of ``g`` itself, as ``g.detach()``,
+            has z in the place of g. None (default) takes new memory in every call, which on large models
+            costs a good part of the projection's time.
         report: called with what the projection did, unless there is no constraint; None (default) costs
             nothing. The update is the same bit for bit, but g is read once more for its norm, and for
             ``"diagonal"``, which does without it, the whole Gram matrix is computed where it is needed.
@@ -145,8 +146,12 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
             f"out must be like g, {g.dtype} of shape {list(g.shape)} on {g.device}; "
             f"got {out.dtype} of shape {list(out.shape)} on {out.device}."
         )
-    if out.untyped_storage().data_ptr() == g.untyped_storage().data_ptr():
-        raise ValueError("out must not be memory of g: g is returned where nothing is violated.")
+    is_in_place = (out.data_ptr(), out.stride()) == (g.data_ptr(), g.stride()) and out is not g
+    if out.untyped_storage().data_ptr() == g.untyped_storage().data_ptr() and not is_in_place:
+        raise ValueError(
+            "out must not be g, which is returned where nothing is violated, nor a part of its memory; for z "
+            "in the place of g give out=g.detach()."
+        )
 
 
 def _check_finite(g: Tensor, K: Tensor, b: Tensor) -> None:

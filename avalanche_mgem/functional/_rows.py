@@ -96,7 +96,8 @@ class DenseRows:
         is_changed = (v != 0).any(dim=1).tolist()
         for j, (g_block, G_block) in enumerate(zip(blocks.split(g), blocks.split(self._G), strict=True)):
             if not is_changed[j]:
-                parts[j].copy_(g_block)
+                if parts[j].data_ptr() != g_block.data_ptr():  # z may take the place of g
+                    parts[j].copy_(g_block)
             elif z.dtype == dtype:
                 torch.addmv(g_block, G_block.to(dtype).T, v[j].to(dtype), out=parts[j])
             else:

@@ -103,7 +103,10 @@ class Factors:
         self._clear_unwritten()
         dtype = torch.promote_types(accumulation_dtype(g.dtype, self.dtype), v.dtype)
         v, changed = v.to(dtype), (v != 0).any(dim=1).tolist()
-        z = g.to(dtype, copy=True) if out is None or out.dtype != dtype else out.copy_(g)
+        if out is None or out.dtype != dtype:
+            z = g.to(dtype, copy=True)
+        else:  # it may be the memory of g
+            z = out if out.data_ptr() == g.data_ptr() else out.copy_(g)
         by_samples, indices = self._by_samples(blocks, dtype)
         for pairs in by_samples:
             if changed[pairs.module]:

@@ -325,11 +325,21 @@ def test_the_update_goes_where_it_is_told(m, dtype):
     unharmed = torch.full((30,), 7.0, dtype=dtype)
     assert project(g, G[:0], out=unharmed) is g
     assert (unharmed == 7.0).all()
+    replaced = project(g, G, modules=modules, memory_strength=0.5, out=g.detach())
+    assert torch.equal(replaced, z)
+    assert replaced.data_ptr() == g.data_ptr()
 
 
-@pytest.mark.parametrize("wrong", ["shape", "dtype", "g"])
+@pytest.mark.parametrize("wrong", ["shape", "dtype", "g", "a part of it"])
 def test_where_the_update_cannot_go(wrong):
-    g, G = gradients(0, 4, 30)
-    out = {"shape": torch.empty(29, dtype=g.dtype), "dtype": torch.empty(30, dtype=torch.half), "g": g}[wrong]
+    memory, G = gradients(0, 4, 30)
+    memory = torch.cat([memory, memory])
+    g = memory[:30]
+    out = {
+        "shape": torch.empty(29, dtype=g.dtype),
+        "dtype": torch.empty(30, dtype=torch.half),
+        "g": g,
+        "a part of it": memory[10:40],
+    }[wrong]
     with pytest.raises(ValueError, match=r"^out must "):
         project(g, G, out=out)
