@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,7 @@ class Path:
     steps: set[tuple[str, str]] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """One use of a parameter in a pass. It determines the gradient on each group that the pass contains.
 
     Attributes:
@@ -110,8 +110,10 @@ class Capture:
     ):
         self._model = model
         self._parameters = parameters
-        self._sizes = list(sizes)
+        self._sizes = tuple(sizes)
+        self._ends = list(accumulate(sizes, initial=0))
         self._tasks = list(tasks)
+        self._has_several_tasks = len(set(tasks)) > 1
         self._first = first
         self._seen = range(len(sizes))  # the groups whose samples the model is working on
         self._index = {id(p): i for i, p in enumerate(parameters)}
@@ -165,7 +167,7 @@ class Capture:
         if id(module) in seen:
             return
         seen.add(id(module))
-        if len(set(self._tasks)) > 1 and hasattr(module, "forward_single_task"):
+        if self._has_several_tasks and hasattr(module, "forward_single_task"):
             if is_trunk_with_heads(module):
                 self._replace(module, "forward", self._forward_trunk_once)
             self._replace(module, "forward_single_task", self._forward_head)
@@ -175,8 +177,9 @@ class Capture:
         elif is_parametrized(module) or (names and not self._watch_parameters(module, names)):
             self._run_by_group(module)
         else:
-            for child in module.children():
-                self._prepare(child, seen)
+            for child in module._modules.values():
+                if child is not None:
+                    self._prepare(child, seen)
 
     def _watch_parameters(self, module: nn.Module, names: Sequence[str]) -> bool:
         """Watches the parameters that a module owns itself; False if the module has to run group by group."""
@@ -217,13 +220,12 @@ class Capture:
         return output
 
     def _after_backward(self, rule: Rule, layer: nn.Module, a: Tensor, seen: range, d: Tensor) -> None:
-        sizes = tuple(self._sizes[seen.start : seen.stop]) if len(self._sizes) > 1 else (len(a),)
+        sizes = self._sizes[seen.start : seen.stop] if len(self._sizes) > 1 else (len(a),)
         with torch.no_grad():
             for name, p in layer._parameters.items():
-                if id(p) in self._index:
-                    self._on_use(
-                        self._index[id(p)], Use(layer, name, rule, a, d, self._first + seen.start, sizes)
-                    )
+                index = self._index.get(id(p))
+                if index is not None:
+                    self._on_use(index, Use(layer, name, rule, a, d, self._first + seen.start, sizes))
 
     def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
         repeats = torch.tensor(self._sizes, device=p.device)
@@ -340,7 +342,7 @@ class Capture:
         self._last_seen[id(module)] = self._seen.stop - 1
 
     def _check_samples(self, layer: nn.Module, x: Tensor, dim: int = 0) -> None:
-        n = sum(self._sizes[k] for k in self._seen)
+        n = self._ends[self._seen.stop] - self._ends[self._seen.start]
         if len(self._sizes) > 1 and (x.dim() <= dim or x.shape[dim] != n):
             where = f"in a pass over {n} samples"
             raise LayerwiseError(f"the input of a {type(layer).__name__} is {list(x.shape)} {where}")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -203,7 +203,10 @@ class ReferenceComputer:
         mode = reference_mode(
             model, batchnorm=self.batchnorm, dropout=self.dropout, device=device, step=self._number
         )
-        with mode, torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+        precision: AbstractContextManager[Any] = nullcontext()
+        if self.autocast or torch.is_autocast_enabled(device.type):
+            precision = torch.autocast(device.type, torch.bfloat16, enabled=self.autocast)
+        with mode, precision:
             yield
 
     def _rows(

@@ -140,18 +140,20 @@ class Factors:
     def _found_by_samples(self, blocks: Blocks, dtype: torch.dtype) -> tuple[list[PairedLayers], set[int]]:
         module_of = {index: self._module(index, blocks) for index in self._uses}
         biases = {
-            (module_of[index], *map(id, (use.d for use in uses))): index
+            (module_of[index], *(id(use.d) for use in uses)): index
             for index, uses in self._uses.items()
             if uses[0].name == "bias"
         }
         found: dict[Hashable, PairedLayers] = {}
         indices = set()
-        for index, module in module_of.items():
-            uses = self._uses[index]
-            number = sum(sum(use.sizes) for use in uses)
-            if module is None or not all(is_cheaper_by_samples(use, self.num_rows, number) for use in uses):
+        for index, uses in self._uses.items():
+            module = module_of[index]
+            if module is None or uses[0].name != "weight":
                 continue
-            bias = biases.get((module, *map(id, (use.d for use in uses))))
+            number = sum(sum(use.sizes) for use in uses)
+            if not all(is_cheaper_by_samples(use, self.num_rows, number) for use in uses):
+                continue
+            bias = biases.get((module, *(id(use.d) for use in uses)))
             seen = tuple((use.sizes, use.first, use.positions) for use in uses)
             if (module, seen) not in found:
                 group_of = members(seen, self.num_rows, dtype, self._device)

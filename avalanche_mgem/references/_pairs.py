@@ -121,6 +121,11 @@ def members(
 
 def joined(uses: Sequence[Use], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Inputs ``[M, inputs]`` and output gradients ``[M, outputs]`` of all uses of a layer."""
-    a = [use.a.reshape(-1, use.a.shape[-1]).to(dtype) for use in uses]
-    d = [use.d.reshape(-1, use.d.shape[-1]).to(dtype) for use in uses]
+    a, d = [_matrix(use.a, dtype) for use in uses], [_matrix(use.d, dtype) for use in uses]
     return (a[0], d[0]) if len(uses) == 1 else (torch.cat(a), torch.cat(d))
+
+
+def _matrix(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[M, features]``; most are so already."""
+    x = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    return x if x.dtype == dtype else x.to(dtype)

@@ -92,7 +92,8 @@ def as_before(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def copies_of_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    return [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = {id(b): b for layer in model.modules() for b in layer._buffers.values() if b is not None}
+    return [(buffer, buffer.clone()) for buffer in buffers.values()]
 
 
 @torch.no_grad()
