@@ -1,28 +1,23 @@
 r"""Solvers of the dual quadratic program, one file each. All have the same signature ``(K, b, lower) -> v``.
 
-A solver gets ``m`` independent problems, one for each module of the parameters:
+A solver gets the problem of one module of the parameters, in NumPy and float64, on the host:
 
 .. math:: \min_{v \ge \ell} \tfrac12 v^\top K v + b^\top v
 
-- ``K`` ``[m, K, K]``: positive definite matrices, whose diagonal is 1 up to the ridge.
-- ``b`` ``[m, K]``: the linear terms.
-- ``lower`` ``[m, K]``: the lower bounds :math:`\ell`.
+- ``K`` ``[K, K]``: a positive definite matrix, whose diagonal is 1 up to the ridge.
+- ``b`` ``[K]``: the linear term, of order 1.
+- ``lower`` ``[K]``: the lower bounds :math:`\ell`.
 
-It returns ``v`` ``[m, K]`` with ``v >= lower``, in the dtype and on the device of ``b``.
+It returns ``v`` ``[K]`` with ``v >= lower``, and leaves its arguments as they are.
 
 To add a solver, add a file here and a line in ``SOLVERS``. Wherever a solver is named, the function itself is
 allowed too.
 """
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from avalanche_mgem.solvers._diagonal import diagonal
 from avalanche_mgem.solvers._exact import exact
 from avalanche_mgem.solvers._quadprog import quadprog
-
-Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
+from avalanche_mgem.solvers._types import Array, Solver
 
 SOLVERS: dict[str, Solver] = {
     "exact": exact,
@@ -49,4 +44,4 @@ def get_solver(solver: str | Solver) -> Solver:
     raise ValueError(f"unknown solver {solver!r}; allowed are {allowed} or a function (K, b, lower) -> v.")
 
 
-__all__ = ["SOLVERS", "Solver", "diagonal", "exact", "get_solver", "quadprog"]
+__all__ = ["SOLVERS", "Array", "Solver", "diagonal", "exact", "get_solver", "quadprog"]

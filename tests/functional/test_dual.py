@@ -1,5 +1,6 @@
 """The dual of a projection, whatever the solver."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import gradients
@@ -48,8 +49,8 @@ def test_the_solver_sees_a_definite_matrix_of_unit_diagonal_though_float32_has_r
     G = torch.randn(200, 1) @ torch.randn(1, 2000) + 1e-5 * torch.randn(200, 2000)
     K = (G @ G.T)[None]
     dual(K, -torch.ones(1, 200), memory_strength=0.0, solver=lambda K, b, lower: (seen.append(K), lower)[1])
-    torch.testing.assert_close(seen[0].diagonal(dim1=1, dim2=2), torch.ones(1, 200), rtol=0, atol=1e-4)
-    assert torch.linalg.eigvalsh(seen[0].double()).min() > 0
+    np.testing.assert_allclose(seen[0].diagonal(), 1.0, rtol=0, atol=1e-4)
+    assert np.linalg.eigvalsh(seen[0]).min() > 0
     lengths = K.diagonal(dim1=1, dim2=2).sqrt()
     rounded = K / lengths[:, None] / lengths[..., None]
     assert torch.linalg.eigvalsh(rounded.double()).min() < -1e-6  # without the ridge
@@ -62,3 +63,10 @@ def test_half_precision_is_solved_in_float32(dtype):
     v = dual(K, b, memory_strength=0.1, solver=exact)
     assert v.dtype == torch.float32
     torch.testing.assert_close(v, dual(K.float(), b.float(), memory_strength=0.1, solver=exact))
+
+
+@pytest.mark.parametrize("wrong", [0.5, [0.1] * 5, [[0.1] * 6]], ids=["a number", "too few", "a batch"])
+def test_a_solver_of_ones_own_must_return_a_multiplier_for_each_row(wrong):
+    g, G = gradients(0)
+    with pytest.raises(ValueError, match=r"^the solver must return v of shape \[6\]; got \["):
+        dual((G @ G.T)[None], (G @ g)[None], memory_strength=0.1, solver=lambda K, b, lower: wrong)

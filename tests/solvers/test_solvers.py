@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from helpers import degenerate_duals, gradients, kkt_residual
@@ -91,22 +92,39 @@ def test_diagonal_is_the_formula_of_the_paper():
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_solver_leaves_its_arguments_alone(name):
     g, G = gradients(6)
-    arguments = (G @ G.T)[None], (G @ g)[None], torch.full((1, 6), 0.1, dtype=G.dtype)
-    before = [x.clone() for x in arguments]
+    arguments = (G @ G.T).numpy(), (G @ g).numpy(), np.full(6, 0.1)
+    before = [x.copy() for x in arguments]
     SOLVERS[name](*arguments)
-    assert all(torch.equal(x, y) for x, y in zip(arguments, before, strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(arguments, before, strict=True))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_keeps_the_bound(name):
+    g, G = gradients(7)
+    lower = np.full(6, 1 / 3)
+    v = SOLVERS[name]((G @ G.T).numpy(), (G @ g).numpy(), lower)
+    assert (v.dtype, v.shape) == (np.float64, (6,))
+    assert (v >= lower).all()
+    assert (v == lower).any()  # some are at their bound, to the last bit
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_takes_arrays_of_every_layout(name):
+    g, G = gradients(7)
+    K, b, lower = (G @ G.T).numpy(), (G @ g).numpy(), np.linspace(0.1, 0.6, 6)
+    elsewhere = [np.repeat(x, 2, axis=-1)[..., ::2] for x in (K, b, lower)]
+    np.testing.assert_array_equal(SOLVERS[name](*elsewhere), SOLVERS[name](K, b, lower))
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_solver_keeps_the_bound_and_the_precision(name, dtype):
+def test_the_multipliers_keep_the_bound_and_the_precision(name, dtype):
     g, G = gradients(7)
     K, b = (G @ G.T)[None].to(dtype), (G @ g)[None].to(dtype)
-    lower = torch.full((1, 6), 1 / 3, dtype=dtype)
-    v = SOLVERS[name](K, b, lower)
+    v = dual(K, b, memory_strength=1 / 3, solver=SOLVERS[name])
     assert (v.dtype, v.shape) == (dtype, (1, 6))
-    assert (v >= lower).all()
-    assert (v == lower).any()  # some are at their bound, to the last bit
+    assert (v >= torch.tensor(1 / 3, dtype=dtype)).all()
+    assert (v == torch.tensor(1 / 3, dtype=dtype)).any()
 
 
 def test_orthogonal_constraints_make_diagonal_exact():
@@ -144,13 +162,11 @@ def test_unknown_solver_is_named_with_what_is_allowed(name):
 
 @pytest.mark.parametrize("solver", [exact, quadprog])
 def test_what_rounding_has_made_indefinite_is_solved(solver):
-    K = torch.tensor([[[1.0, 1 + 1e-7], [1 + 1e-7, 1.0]]], dtype=torch.float64)
-    b, lower = torch.tensor([[-1.0, -1.0]], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
-    v = solver(K, b, lower)
-    assert kkt_residual(K, b, 0.0, v) <= 1e-5
+    K, b = np.array([[1.0, 1 + 1e-7], [1 + 1e-7, 1.0]]), np.array([-1.0, -1.0])
+    v = solver(K, b, np.zeros(2))
+    assert kkt_residual(*(torch.from_numpy(x)[None] for x in (K, b)), 0.0, torch.from_numpy(v)[None]) <= 1e-5
 
 
 def test_quadprog_reports_what_it_cannot_solve():
-    K, b = -torch.eye(2, dtype=torch.float64)[None], torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(ArithmeticError, match="quadprog found no solution"):
-        quadprog(K, b, b)
+        quadprog(-np.eye(2), np.zeros(2), np.zeros(2))
