@@ -165,7 +165,7 @@ FINER = (
         "stock A-GEM's step (sample_size=256)",
         at_least=True,
         floor=5.0,
-        goal=20.0,
+        goal=6.0,
         measure=_agem_role,
     ),
 )
