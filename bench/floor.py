@@ -112,9 +112,9 @@ def run(read: Callable[[], Images], sizes: Sizes, *, lr: float, seed: int) -> Fl
         experiences = build(read(), sizes, seed=seed)
     generator = Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    (first, classes), hidden = experiences.train[0], sizes.hidden_size
+    (images, classes), hidden = experiences.test[0], sizes.hidden_size
     model = nn.Sequential(
-        nn.Linear(first.shape[1], hidden),
+        nn.Linear(images.shape[1], hidden),
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
