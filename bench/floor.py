@@ -169,7 +169,7 @@ def train(
     # The memory lies in front and does not change; a minibatch is written behind it.
     xs, ys = (torch.cat([*(past[i] for past in memory), samples[i][:mb_size]]) for i in range(2))
     n_past = len(xs) - len(x[:mb_size])
-    for drawn in torch.randperm(len(x), generator=generator).split(mb_size):
+    for drawn in torch.split(torch.randperm(len(x), generator=generator), mb_size):
         end = n_past + len(drawn)
         xs[n_past:end], ys[n_past:end] = x[drawn], y[drawn]
         optimizer.zero_grad()
@@ -182,7 +182,7 @@ def accuracies(model: nn.Module, tests: Sequence[Samples], mb_size: int) -> list
     """The accuracy on each experience."""
     found = []
     for x, y in tests:
-        pairs = zip(x.split(mb_size), y.split(mb_size), strict=True)
+        pairs = zip(torch.split(x, mb_size), torch.split(y, mb_size), strict=True)
         right = sum(int((model(part).argmax(dim=1) == classes).sum()) for part, classes in pairs)
         found.append(right / len(y))
     return found

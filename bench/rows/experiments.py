@@ -55,7 +55,6 @@ class Experiment:
     samples: int
     test_samples: int | None
     patterns_per_exp: int
-    tolerance: float
 
 
 @cache
@@ -71,21 +70,21 @@ def permuted_mnist(options: Options) -> Experiment:
         samples=1000,
         test_samples=None,
         patterns_per_exp=256,
-        tolerance=0.01,
     )
 
 
 def _permuted_mnist(options: Options) -> Measured:
-    return _both(options, permuted_mnist(options), {})
+    return _both(options, permuted_mnist(options), tolerance=0.01)
 
 
 def _permuted_mnist_64(options: Options) -> Measured:
-    return _both(options, permuted_mnist(options), {"strategy.patterns_per_step": options.size(64, 20)})
+    further = {"strategy.patterns_per_step": options.size(64, 20)}
+    return _both(options, permuted_mnist(options), further, tolerance=0.02)  # it is another method
 
 
 def _split_cifar100(options: Options) -> Measured:
     if options.quick:
-        return _both(options, _digits(options.seed, with_heads=True), {})
+        return _both(options, _digits(options.seed, with_heads=True), tolerance=0.01)
     check("SplitCIFAR100", options.dataset_root)
     experiment = Experiment(
         {"benchmark": "split_cifar100", "benchmark.n_experiences": 20, "model": "reduced_resnet18"},
@@ -100,9 +99,8 @@ def _split_cifar100(options: Options) -> Measured:
         samples=100,
         test_samples=100,
         patterns_per_exp=5,  # one of each class, as in Chaudhry et al. (2019, arXiv 1902.10486)
-        tolerance=0.05,
     )
-    measured = _both(options, experiment, {})
+    measured = _both(options, experiment, tolerance=0.05)
     assert measured.agreement is not None
     update = _resnet_update(options)
     agreement = Agreement(
@@ -128,9 +126,7 @@ def _digits(seed: int, *, with_heads: bool) -> Experiment:
         mlp: nn.Module = SimpleMLP(classes, input_size=64, hidden_size=100, hidden_layers=2, drop_rate=0)
         return multi_head(mlp) if with_heads else mlp
 
-    return Experiment(
-        overrides, benchmark, model, samples=60, test_samples=None, patterns_per_exp=20, tolerance=0.01
-    )
+    return Experiment(overrides, benchmark, model, samples=60, test_samples=None, patterns_per_exp=20)
 
 
 def _resnet_update(options: Options) -> Agreement:
@@ -149,7 +145,14 @@ def _resnet_update(options: Options) -> Agreement:
     return same_update(mine, stock)
 
 
-def _both(options: Options, experiment: Experiment, further: Mapping[str, object]) -> Measured:
+def _both(
+    options: Options,
+    experiment: Experiment,
+    further: Mapping[str, object] | None = None,
+    *,
+    tolerance: float,
+) -> Measured:
+    further = further or {}
     options.report.phase("reading the data set once")  # otherwise only the first side would wait for the disk
     experiment.benchmark()
     options.report.phase("ours")
@@ -160,7 +163,7 @@ def _both(options: Options, experiment: Experiment, further: Mapping[str, object
     return Measured(
         [sum(seconds[0])],
         [sum(seconds[1])],
-        _agreement(mine, stock, experiment.tolerance),
+        _agreement(mine, stock, tolerance),
         {
             **experiment.overrides,
             "samples_per_experience": experiment.samples,
