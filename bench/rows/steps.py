@@ -63,7 +63,7 @@ def _step_gem_mlp(options: Options) -> Measured:
     seconds = in_turns(
         {"ours": mine.step, "stock": stock.step},
         repetitions=options.size(20, 3),
-        calls=CALLS,
+        calls=options.size(CALLS, 1),
         report=options.report,
     )
     return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), _settings(options, mine))
@@ -81,7 +81,7 @@ def _references(options: Options) -> Measured:
     seconds = in_turns(
         {"ours": mine.references, "replay": replay, "stock": stock.references, "step": mine.step},
         repetitions=options.size(20, 3),
-        calls=CALLS,
+        calls=options.size(CALLS, 1),
         report=options.report,
     )
     replayed = median(seconds["replay"])
@@ -113,7 +113,7 @@ def _small_step(options: Options) -> Measured:
             "bare": bare_step(model, drawn, mine.plain_gradient(), GAMMA),
         },
         repetitions=options.size(30, 3),
-        calls=CALLS,
+        calls=options.size(CALLS, 1),
         report=options.report,
     )
     step, bare = median(seconds["plain"]), median(seconds["bare"])
