@@ -20,9 +20,9 @@ from bench.row import Options, Row
 from bench.rows import ROWS
 
 _DESCRIPTION = """\
-Measures avalanche-mgem beside stock Avalanche, in turns in one process, with the same seeds and threads.
-Every result is a ratio with a floor and a goal. As soon as a row is measured, its file in docs/performance/
-is replaced and the tables of docs/performance.md are rewritten.
+Measures avalanche-mgem beside stock Avalanche and beside the arithmetic alone, in turns, with the same seeds
+and threads. Every result is a ratio with a floor and a goal. As soon as a row is measured, its file in
+docs/performance/ is replaced and the tables of docs/performance.md are rewritten.
 
 Exit status: 0 all floors met, 1 a floor missed or results that disagree, 2 a mistake in the command."""
 

@@ -1,4 +1,4 @@
-"""Rows for what a user starts: a script of his own with three lines changed, and a sweep."""
+"""Rows for what a user starts: a script with three lines changed, and a sweep."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ Stock GEM draws its memories from the generator of the minibatches.
 def _script(
     options: Options, faster: Callable[[Any], Any], strategy_class: type[Any], plugins: Sequence[Any]
 ) -> list[float]:
-    """A user's script. The last three arguments are the three lines that he changes.
+    """A user's script. The last three arguments are the three lines that change.
 
     Returns:
         The accuracies at the end.
