@@ -16,7 +16,7 @@ from avalanche_mgem.references._loop import loop
 from bench import cli, floor, record, report
 from bench.bare import bare_step
 from bench.row import Agreement, Measured, Options, Row
-from bench.rows import ROWS
+from bench.rows import ROWS, experiments
 
 ROW = Row("made_up", "this", "that", at_least=True, floor=2.0, goal=4.0, measure=lambda options: MEASURED[-1])
 MEASURED: list[Measured] = []
@@ -35,7 +35,7 @@ def page(tmp_path, monkeypatch):
 
 def test_rows_of_the_real_harness_run_and_agree_with_stock(capsys):
     compared = ("experiment_permuted_mnist", "experiment_split_cifar100", "references", "g_to_z")
-    others = ("experiment_permuted_mnist_64", "drop_in", "floor_train", "floor_test", "build", "small_step")
+    others = ("drop_in", "floor_train", "floor_test", "build", "small_step")
     before = sorted(record.FOLDER.glob("*"))
     assert cli.main(["--quick", "--threads", "1", "--only", *compared, *others]) == 0
     shown = capsys.readouterr()
@@ -47,9 +47,16 @@ def test_rows_of_the_real_harness_run_and_agree_with_stock(capsys):
 
 
 @pytest.mark.slow
-def test_runs_of_a_sweep_are_those_of_processes_of_their_own(capsys):
-    assert cli.main(["--quick", "--only", "sweep_throughput"]) == 0
+def test_rows_that_share_a_run_of_stock_or_start_processes(capsys, monkeypatch):
+    runs_of_stock = []
+    train_and_test = experiments._train_and_test
+    monkeypatch.setattr(
+        experiments, "_train_and_test", lambda *args: runs_of_stock.append(0) or train_and_test(*args)
+    )
+    names = ("experiment_permuted_mnist", "experiment_permuted_mnist_64", "sweep_throughput")
+    assert cli.main(["--quick", "--only", *names]) == 0
     assert "2 of 2 accuracy matrices are equal" in capsys.readouterr().err
+    assert len(runs_of_stock) == 1
 
 
 @pytest.mark.parametrize(
