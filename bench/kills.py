@@ -14,13 +14,14 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+from bench.command import MGEM, one_thread
 
 STRATEGIES = (
     "dmgem",
@@ -47,7 +48,6 @@ _SIZE = (
     "optimizer.momentum=0.5",
     "save_model=true",
 )
-_COMMAND = (sys.executable, "-c", "from avalanche_mgem.experiment.main import main; main()")
 _MOST_KILLS = 3
 _LIMIT = 300.0  # seconds that a run may take
 
@@ -59,8 +59,8 @@ class _Process:
         self.started = time.time()
         self._errors = errors.open("a")
         self._process = subprocess.Popen(
-            [*_COMMAND, *words, "progress=false"],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            [*MGEM, *words, "progress=false"],
+            env=one_thread(),
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 from avalanche_mgem.experiment._environment import environment
@@ -22,7 +23,7 @@ Record = dict[str, Any]
 
 
 def record(row: Row, measured: Measured, options: Options, machine: Record) -> Record:
-    """The record of a row, as it is written to its JSON file.
+    """The record of a row that was just measured, as it is written to its JSON file.
 
     Args:
         row: the row that was measured.
@@ -35,8 +36,6 @@ def record(row: Row, measured: Measured, options: Options, machine: Record) -> R
         "row": row.name,
         "ratio": ratio,
         "ratio_quartiles": spread,
-        "meets_floor": row.meets(ratio, row.floor),
-        "meets_goal": row.meets(ratio, row.goal),
         "unit": measured.unit,
         "ours": _summary(measured.ours),
         "other": _summary(measured.other),
@@ -44,21 +43,21 @@ def record(row: Row, measured: Measured, options: Options, machine: Record) -> R
         "record": dict(measured.record),
         "settings": dict(measured.settings),
         "seed": options.seed,
+        "threads": {"torch": torch.get_num_threads(), "blas": _blas_threads()},
         "date": datetime.now(UTC).date().isoformat(),
         **machine,
     }
 
 
 def machine() -> Record:
-    """Source revision, versions, processor and threads."""
+    """Source revision, versions and processor."""
     found = environment("cpu")
-    del found["git"], found["device"]
+    del found["git"], found["device"], found["threads"]  # rows differ in their threads
     return {
         "revision": _git("rev-parse", "HEAD"),
         # Results do not depend on docs/, where they are written.
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!docs")),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "platform": found.pop("platform")},
-        "threads": {"torch": found.pop("threads"), "blas": _blas_threads()},
         "versions": {name: found[name] for name in sorted(found)},
     }
 

@@ -32,13 +32,13 @@ def tables(results: Results) -> str:
     return "\n\n".join((_ratios(results), _medians(results), _details(results), _machines(results)))
 
 
-def verdict(kept: Record) -> str:
-    """How a row compares with its floor and goal, in words."""
+def verdict(row: Row, kept: Record) -> str:
+    """How a record compares with the floor and goal that its row has today, in words."""
     if kept["agreement"] is not None and not kept["agreement"]["ok"]:
         return "results disagree"
-    if kept["meets_goal"]:
+    if row.meets(kept["ratio"], row.goal):
         return "goal met"
-    return "floor met" if kept["meets_floor"] else "floor missed"
+    return "floor met" if row.meets(kept["ratio"], row.floor) else "floor missed"
 
 
 def ratio(value: float) -> str:
@@ -71,7 +71,7 @@ def _ratios(results: Results) -> str:
             f"{spread} {direction}",
             limit(row, row.floor),
             limit(row, row.goal),
-            verdict(kept),
+            verdict(row, kept),
         ]
         lines.append(cells)
     return _table(["what", "against", "ratio", "floor", "goal", "met"], lines)

