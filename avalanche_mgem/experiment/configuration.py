@@ -175,10 +175,12 @@ def register() -> None:
 
 
 def _own_name(group: str, *, _root_: Any) -> str | None:
-    """The name of an option in tables and folders; that of the class where it is the user's own."""
+    """The name of an option in tables and folders; that of the class where the user has chosen one."""
     choice = HydraConfig.get().runtime.choices.get(group)
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as they were typed
+    has_chosen = any(word.lstrip("+").startswith(f"{group}._target_=") for word in words)
     target = OmegaConf.select(_root_, f"{group}._target_", throw_on_missing=False)
-    return str(target).rpartition(".")[2] if choice == _OWN and target else choice
+    return str(target).rpartition(".")[2] if (choice == _OWN or has_chosen) and target else choice
 
 
 def _times(factor: int, number: int | None) -> int | None:

@@ -95,10 +95,10 @@ def _parser() -> ArgumentParser:
         "runs",
         metavar="RUNS",
         nargs="+",
-        type=Path,
+        type=_path,
         help="run folders, sweeps, folders above them, or archives (.tar.gz, .zip)",
     )
-    add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
+    add("--output", metavar="DIR", type=_path, help="where the report goes (default: reports/TIME)")
     add(
         "--baseline",
         metavar="METHOD",
@@ -117,7 +117,7 @@ def _parser() -> ArgumentParser:
         help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
     )  # fmt: skip
     add(
-        "--pack", metavar="FILE", type=Path,
+        "--pack", metavar="FILE", type=_path,
         help="write the runs into one new archive (.tar.gz), which is read like a folder, and no report",
     )  # fmt: skip
     add(
@@ -130,6 +130,11 @@ def _parser() -> ArgumentParser:
         help="log tables and figures to W&B too; offline without an API key (default project: W&B's own)",
     )  # fmt: skip
     return parser
+
+
+def _path(word: str) -> Path:
+    """A shell leaves the ~ of ``--output=~/report`` as it is."""
+    return Path(word).expanduser()
 
 
 def _finite(word: str) -> float:

@@ -93,6 +93,14 @@ def test_a_name_that_the_user_gave_stays() -> None:
     assert cfg.names == {"strategy": "mine", "benchmark": "permuted_digits"}
 
 
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_a_class_in_place_of_an_options_own_gives_its_name(sign: str) -> None:
+    cfg = compose("strategy=gem", f"{sign}strategy._target_=a.B", "benchmark._target_=c.d")
+    assert cfg.names == {"strategy": "B", "benchmark": "d"}
+    below = "+strategy.plugins.replay._target_=avalanche.training.plugins.ReplayPlugin"
+    assert compose("strategy=gem", below).names.strategy == "gem"
+
+
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / f"{name}.py").write_text(source)

@@ -105,6 +105,8 @@ def test_other_folders_are_not_touched(
     assert "holds no report" in refused(capsys, sweep, "--output", sweep)
     (tmp_path / "file").touch()
     assert "it is a file" in refused(capsys, sweep, "--output", tmp_path / "file")
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves the ~ of --output=~/file as it is
+    assert f"{tmp_path}/file: it is a file" in refused(capsys, sweep, "--output=~/file")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for own in (".", "..", "../empty", "x/.."):
