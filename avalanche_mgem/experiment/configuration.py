@@ -179,8 +179,13 @@ def _own_name(group: str, *, _root_: Any) -> str | None:
     choice = HydraConfig.get().runtime.choices.get(group)
     words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as they were typed
     has_chosen = any(word.lstrip("+").startswith(f"{group}._target_=") for word in words)
-    target = OmegaConf.select(_root_, f"{group}._target_", throw_on_missing=False)
-    return str(target).rpartition(".")[2] if (choice == _OWN or has_chosen) and target else choice
+    if not (choice == _OWN or has_chosen):
+        return choice
+    node = OmegaConf.select(_root_, group)
+    # As it was typed: the name is in names of folders, which show nothing of the environment.
+    target: Any = OmegaConf.to_container(node).get("_target_") if isinstance(node, DictConfig) else None
+    is_path = isinstance(target, str) and target not in ("", "???") and "${" not in target
+    return target.rpartition(".")[2] if is_path else choice
 
 
 def _times(factor: int, number: int | None) -> int | None:

@@ -38,8 +38,7 @@ examples:
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
 avalanche_mgem.report has load_results(folder), the numbers as pandas frames, and report(folder), which
-makes the same report. MGEM_DEBUG=1 shows an
-error's traceback.
+makes the same report. MGEM_DEBUG=1 shows an error's traceback.
 """
 
 

@@ -287,7 +287,7 @@ def test_a_used_folder_is_not_overwritten(mgem: Mgem, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     result = mgem("strategy=naive", "seed=7", *SMALL, "hydra.run.dir=run")
     assert result.status == 2
-    assert re.fullmatch(r"mgem: the run folder \S+/run is not empty[^\n]+\n", result.err)
+    assert re.fullmatch(r"mgem: the run folder \S+/run holds a complete run[^\n]+\n", result.err)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

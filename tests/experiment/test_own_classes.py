@@ -93,7 +93,7 @@ def test_a_name_that_the_user_gave_stays() -> None:
     assert cfg.names == {"strategy": "mine", "benchmark": "permuted_digits"}
 
 
-@pytest.mark.parametrize("sign", ["", "+", "++"])
+@pytest.mark.parametrize("sign", ["", "++"])
 def test_a_class_in_place_of_an_options_own_gives_its_name(sign: str) -> None:
     cfg = compose("strategy=gem", f"{sign}strategy._target_=a.B", "benchmark._target_=c.d")
     assert cfg.names == {"strategy": "B", "benchmark": "d"}
