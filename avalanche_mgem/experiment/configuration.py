@@ -183,7 +183,8 @@ def _own_name(group: str, *, _root_: Any) -> str | None:
         return choice
     node = OmegaConf.select(_root_, group)
     # As it was typed: the name is in names of folders, which show nothing of the environment.
-    target: Any = OmegaConf.to_container(node).get("_target_") if isinstance(node, DictConfig) else None
+    typed: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
+    target = typed.get("_target_")
     is_path = isinstance(target, str) and target not in ("", "???") and "${" not in target
     return target.rpartition(".")[2] if is_path else choice
 

@@ -172,11 +172,11 @@ def _remaining(task: Task) -> float | None:
     they go on to grow by as much.
     """
     done = task.completed - task.fields.get("done_before", 0)
-    spent = (task.elapsed or 0.0) - task.fields.get("seconds_before", 0.0) + task.fields["before"]
+    spent: float = (task.elapsed or 0.0) - task.fields.get("seconds_before", 0.0) + task.fields["before"]
     if task.total is None or done <= 0:
         return None
     left = task.total - task.completed
-    parts = [end - begin for begin, end in pairwise(task.fields.get("ends", ()))]
+    parts: list[float] = [end - begin for begin, end in pairwise(task.fields.get("ends", ()))]
     if len(parts) >= 3:
         growth, first = linear_regression(range(len(parts)), parts)
         if growth > 0:  # a part is the integral of a line over its number
