@@ -171,7 +171,7 @@ def _remaining(task: Task) -> float | None:
     Constraints and replays make each part longer than the one before. From three parts on it is reckoned that
     they go on to grow by as much.
     """
-    done = task.completed - task.fields.get("done_before", 0)
+    done: float = task.completed - task.fields.get("done_before", 0)
     spent: float = (task.elapsed or 0.0) - task.fields.get("seconds_before", 0.0) + task.fields["before"]
     if task.total is None or done <= 0:
         return None
