@@ -133,11 +133,14 @@ def _parser() -> ArgumentParser:
 
 def _path(word: str) -> Path:
     """A shell leaves the ~ of ``--output=~/report`` as it is."""
-    return Path(word).expanduser()
+    return Path(os.path.expanduser(word))
 
 
 def _finite(word: str) -> float:
-    value = float(word)
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
         raise ArgumentTypeError(f"it must be a finite number; got {word}")
     return value

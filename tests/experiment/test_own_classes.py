@@ -128,11 +128,15 @@ def test_a_class_that_is_not_found_says_why(
 ) -> None:
     own(tmp_path, monkeypatch, "mgem_broken", "import not_there\n")
     own(tmp_path, monkeypatch, "mgem_wrong", "1 / 0\n")
-    with pytest.raises(UserError) as error:
-        build("model", OmegaConf.create({"_target_": target}), torch.nn.Module)
-    assert re.fullmatch(said.format(here=re.escape(str(tmp_path))), str(error.value))
-    with pytest.raises(UserError, match=re.escape(f"model.a._target_={target}: ")):
-        build("model", OmegaConf.create({"_target_": "torch.nn.Identity", "a": {"_target_": target}}), object)
+    inner = {"_target_": target}
+    outer = {"_target_": "torch.nn.Identity", "a": inner}
+    for alone, whole in ((inner, {"model": inner}), (outer, {"model": outer})):
+        for node in (OmegaConf.create(alone), OmegaConf.create(whole).model):
+            with pytest.raises(UserError) as error:
+                build("model", node, torch.nn.Module)
+            line = said.format(here=re.escape(str(tmp_path)))
+            line = line if alone is inner else line.replace("model.", "model.a.", 1)
+            assert re.fullmatch(line, str(error.value))
 
 
 def test_arguments_that_a_class_does_not_take_are_named(
