@@ -147,9 +147,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each line, with continued lines joined and comments left out."""
+    """The words of each line, with continued lines joined."""
     for line in text.replace("\\\n", " ").splitlines():
-        if words := shlex.split(line, comments=True):
+        if words := shlex.split(line):
             yield words
 
 
@@ -261,6 +261,13 @@ def test_the_other_blocks_of_a_page_are_read(page):
             assert yaml.safe_load(block.text), where
         else:  # what is no code, and directives of Sphinx, which make docs runs
             assert block.language in ("text", "bibtex") or block.language.startswith("{"), where
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_command_of_a_page_has_a_comment(page):
+    """zsh takes what stands behind a # for words of the command."""
+    shown = "".join(block.text for block in blocks(page) if block.language == "commands")
+    assert re.findall(r"^.*(?:^|\s)#.*$", shown, flags=re.MULTILINE) == []
 
 
 def test_what_pages_and_configurations_tell_to_install_is_the_clone():

@@ -16,6 +16,7 @@ from avalanche_mgem.runs import (
     clear_attempt,
     clear_checkpoints,
     differences,
+    differing_keys,
     has_checkpoint,
     one_line,
     written,
@@ -115,9 +116,9 @@ class Checkpoints:
         if saved is None:
             raise UserError(f"{found.path} is no run's checkpoint; {self._way_out()}")
         different = differences(saved, cfg)
-        there, here = (",".join(made.get("logger") or {}) or "none" for made in (saved, cfg))
-        if (there == "none") != (here == "none"):  # with loggers more is measured
-            different.append(f"logger ({there} there, {here} here)")
+        if bool(saved.get("logger")) != bool(cfg.get("logger")):  # with loggers more is measured
+            there, here = ({"logger": ",".join(made.get("logger") or {}) or "none"} for made in (saved, cfg))
+            different += differing_keys(there, here)
         if different:
             raise UserError(
                 f"{found.path} is of a run with another {', '.join(different)}; nothing is overwritten: "

@@ -31,7 +31,10 @@ def not_found(group: str, target: str, error: Exception) -> str:
     below = re.search(r"^full_key: (.+)$", str(error), flags=re.MULTILINE)
     named = re.match(r"Error loading '(.+?)'", str(reason))
     target = named[1] if named else target
-    where = f"{group}.{below[1]}._target_={target}" if below else f"{group}._target_={target}"
+    key = below[1] if below else group  # from the root, where the part is still in its configuration
+    if key != group and not key.startswith(f"{group}."):
+        key = f"{group}.{key}"
+    where = f"{key}._target_={target}"
     cause = reason.__cause__
     if not isinstance(cause, ModuleNotFoundError) or cause.name is None:
         return f"{where}: {one_line(cause or reason)}"

@@ -295,11 +295,7 @@ def _is_sweep(folder: Path) -> bool:
         target = OmegaConf.select(config, "hydra.callbacks.sweep_table._target_")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return False
-    # A version before had the class in a file of another name.
-    return target in (
-        f"{SweepTable.__module__}.{SweepTable.__name__}",
-        "avalanche_mgem.experiment.sweep.SweepTable",
-    )
+    return bool(target == f"{SweepTable.__module__}.{SweepTable.__name__}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The words of a command line, checked before Hydra reads them."""
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from typing import NoReturn
@@ -15,6 +16,15 @@ _OPTIONS = (
     "--package", "--info",
 )  # fmt: skip
 _CHANGE = re.compile(r"~[^=~+]|\+{0,2}[^=~+][^=]*=")
+
+
+def at_home(word: str) -> str:
+    """A word with the home folder in place of a ``~`` that its value begins with.
+
+    A shell leaves it there, as in ``hydra.run.dir=~/runs``, and a folder called ``~`` would be made.
+    """
+    key, sign, value = word.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if sign and re.match(r"~(/|$)", value) else word
 
 
 def arranged(arguments: Sequence[str], commands: Collection[str]) -> list[str]:

@@ -175,10 +175,18 @@ def register() -> None:
 
 
 def _own_name(group: str, *, _root_: Any) -> str | None:
-    """The name of an option in tables and folders; that of the class where it is the user's own."""
+    """The name of an option in tables and folders; that of the class where the user has chosen one."""
     choice = HydraConfig.get().runtime.choices.get(group)
-    target = OmegaConf.select(_root_, f"{group}._target_", throw_on_missing=False)
-    return str(target).rpartition(".")[2] if choice == _OWN and target else choice
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as they were typed
+    has_chosen = any(word.lstrip("+").startswith(f"{group}._target_=") for word in words)
+    if not (choice == _OWN or has_chosen):
+        return choice
+    node = OmegaConf.select(_root_, group)
+    # As it was typed: the name is in names of folders, which show nothing of the environment.
+    typed: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
+    target = typed.get("_target_")
+    is_path = isinstance(target, str) and target not in ("", "???") and "${" not in target
+    return target.rpartition(".")[2] if is_path else choice
 
 
 def _times(factor: int, number: int | None) -> int | None:

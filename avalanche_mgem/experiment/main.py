@@ -32,7 +32,7 @@ from avalanche_mgem.experiment._sweep import (
     place_in_sweep,
     watched_sweeper,
 )
-from avalanche_mgem.experiment._words import arranged
+from avalanche_mgem.experiment._words import arranged, at_home
 from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
 from avalanche_mgem.runs import (
@@ -54,6 +54,12 @@ from avalanche_mgem.runs import (
 # its traceback.
 _EXPECTED = (HydraException, OmegaConfBaseException, YAMLError, ValueError, FloatingPointError, OSError)
 
+
+def _is_expected(error: Exception) -> bool:
+    """Whether it is said in one line. That nobody reads the output is an OSError too, but no mistake."""
+    return isinstance(error, _EXPECTED) and not isinstance(error, BrokenPipeError)
+
+
 register()  # on import: the processes of a launcher import this module and do not call main()
 
 
@@ -67,6 +73,7 @@ def main() -> None:
     if "--version" in sys.argv[1:]:  # Hydra's own would print Hydra's
         print(f"mgem {avalanche_mgem.__version__}")  # noqa: T201
         return
+    sys.argv[1:] = map(at_home, sys.argv[1:])
     command = next((name for name in _TASKS if sys.argv[1:2] == [name]), "config")
     if command != "config":
         del sys.argv[1]
@@ -78,19 +85,17 @@ def main() -> None:
         sys.argv[1:] = arranged(sys.argv[1:], _TASKS)
         with stopping(*ENDING), watched_sweeper():
             application()
-    except BrokenPipeError:  # an OSError, but no mistake
-        raise
-    except _EXPECTED as error:
-        if debugging():
-            raise
-        where = "a configuration file: " if isinstance(error, UnicodeDecodeError) else ""
-        fail(where + explain(error))
-    except RuntimeError as error:
-        if debugging() or not _is_from("submitit", error):
-            raise
-        fail(f"hydra/launcher: {one_line(error)}")
     except KeyboardInterrupt as interrupt:
         raise SystemExit(_interrupted(interrupt)) from None
+    except Exception as error:
+        if debugging():
+            raise
+        if _is_expected(error):
+            where = "a configuration file: " if isinstance(error, UnicodeDecodeError) else ""
+            fail(where + explain(error))
+        if isinstance(error, RuntimeError) and _is_from("submitit", error):
+            fail(f"hydra/launcher: {one_line(error)}")
+        raise
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
@@ -153,10 +158,10 @@ def _job_of_sweep(cfg: DictConfig) -> None:
         _run_of_sweep(cfg)
     except FolderTakenError:  # the same sweep was started twice
         say(f"{folder.name}: left to another process")
-    except BrokenPipeError:
-        raise
     except Exception as error:
-        is_expected = isinstance(error, _EXPECTED)
+        if isinstance(error, BrokenPipeError):
+            raise
+        is_expected = _is_expected(error)
         message = explain(error) if is_expected else f"{type(error).__name__}: {one_line(error)}"
         message = without_secrets(message, cfg)
         # A bug shows its traceback, here as elsewhere; the other runs go on.
@@ -194,10 +199,8 @@ def _one_line_errors(cfg: DictConfig) -> Iterator[None]:
     """Ends the program at a mistake of the user's."""
     try:
         yield
-    except BrokenPipeError:
-        raise
-    except _EXPECTED as error:
-        if debugging():
+    except Exception as error:
+        if debugging() or not _is_expected(error):
             raise
         fail(without_secrets(explain(error), cfg))
 

@@ -1,7 +1,8 @@
 """How far a run is: a bar on a terminal, and elsewhere a line for each experience."""
 
 from collections.abc import Sequence
-from statistics import mean
+from itertools import pairwise
+from statistics import linear_regression, mean
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
@@ -97,7 +98,8 @@ class ProgressBar(SupervisedPlugin):  # type: ignore[misc]
         """
         self._experiences = experiences
         task = self._progress.tasks[-1]
-        fields: dict[str, Any] = {"done_before": trained, "seconds_before": task.elapsed or 0.0}
+        began = task.elapsed or 0.0
+        fields: dict[str, Any] = {"done_before": trained, "seconds_before": began, "ends": [began]}
         self._progress.update(self._run, description="testing", total=parts, completed=trained, **fields)
 
     def train(self, number: int) -> None:
@@ -111,12 +113,13 @@ class ProgressBar(SupervisedPlugin):  # type: ignore[misc]
         Args:
             row: the accuracy on each test experience.
         """
-        total = int(self._progress.tasks[-1].total or 1)
+        task = self._progress.tasks[-1]
+        total = int(task.total or 1)
+        task.fields["ends"].append(task.elapsed or 0.0)
         self._advance_to(self._number + 1)
         accuracy = mean(row[: self._number + 1] if total == len(row) else row)
         self._progress.update(self._run, accuracy=f"mean accuracy {accuracy:.3f}")
         if self._has_lines:
-            task = self._progress.tasks[-1]
             left = _remaining(task)
             end = "" if left is None or task.finished else f", about {_clock(left)} left"
             run = "" if self._place is None else f"{self._place}, "
@@ -163,10 +166,22 @@ class _Remaining(ProgressColumn):
 
 
 def _remaining(task: Task) -> float | None:
-    """Seconds, if the rest is as fast as what was done; None before there is any."""
-    done = task.completed - task.fields.get("done_before", 0)
-    spent = (task.elapsed or 0.0) - task.fields.get("seconds_before", 0.0) + task.fields["before"]
-    return None if task.total is None or done <= 0 else spent / done * (task.total - task.completed)
+    """Seconds, if the rest is as fast as what was done; None before there is any.
+
+    Constraints and replays make each part longer than the one before. From three parts on it is reckoned that
+    they go on to grow by as much.
+    """
+    done: float = task.completed - task.fields.get("done_before", 0)
+    spent: float = (task.elapsed or 0.0) - task.fields.get("seconds_before", 0.0) + task.fields["before"]
+    if task.total is None or done <= 0:
+        return None
+    left = task.total - task.completed
+    parts: list[float] = [end - begin for begin, end in pairwise(task.fields.get("ends", ()))]
+    if len(parts) >= 3:
+        growth, first = linear_regression(range(len(parts)), parts)
+        if growth > 0:  # a part is the integral of a line over its number
+            return (first - growth / 2) * left + growth / 2 * ((done + left) ** 2 - done**2)
+    return spent / done * left
 
 
 def _clock(seconds: float) -> str:

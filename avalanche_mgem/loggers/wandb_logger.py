@@ -17,7 +17,7 @@ from torch import Tensor
 from avalanche_mgem.loggers.axes import AXES, EPOCH, STEP, TRAINED, series_and_axis
 from avalanche_mgem.loggers.connection import MODES, finish, start
 from avalanche_mgem.loggers.matrix import matrix_media
-from avalanche_mgem.runs import WANDB_RUN_ID_FILE
+from avalanche_mgem.runs import WANDB_RUN_ID_FILE, write_whole
 
 _LONGEST_NAME = 128  # characters; the server refuses longer names of runs and groups
 
@@ -208,7 +208,7 @@ class WandBLogger(BaseLogger, SupervisedPlugin):  # type: ignore[misc]
         )
         self._run_id = run.id
         if self.folder is not None and not run.disabled:
-            (self.folder / WANDB_RUN_ID_FILE).write_text(f"{run.id}\n", encoding="utf-8")
+            write_whole(self.folder / WANDB_RUN_ID_FILE, f"{run.id}\n")
         if run.sweep_id and self.config:
             # In a sweep W&B's parameter `strategy` is the name "gem". It hides our part `strategy` with all
             # its settings. So everything that W&B hides is logged once more, under `resolved`.

@@ -38,8 +38,7 @@ examples:
 
 A baseline with a method for each value of the front's setting is compared at equal values. From Python,
 avalanche_mgem.report has load_results(folder), the numbers as pandas frames, and report(folder), which
-makes the same report. MGEM_DEBUG=1 shows an
-error's traceback.
+makes the same report. MGEM_DEBUG=1 shows an error's traceback.
 """
 
 
@@ -95,10 +94,10 @@ def _parser() -> ArgumentParser:
         "runs",
         metavar="RUNS",
         nargs="+",
-        type=Path,
+        type=_path,
         help="run folders, sweeps, folders above them, or archives (.tar.gz, .zip)",
     )
-    add("--output", metavar="DIR", type=Path, help="where the report goes (default: reports/TIME)")
+    add("--output", metavar="DIR", type=_path, help="where the report goes (default: reports/TIME)")
     add(
         "--baseline",
         metavar="METHOD",
@@ -117,7 +116,7 @@ def _parser() -> ArgumentParser:
         help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
     )  # fmt: skip
     add(
-        "--pack", metavar="FILE", type=Path,
+        "--pack", metavar="FILE", type=_path,
         help="write the runs into one new archive (.tar.gz), which is read like a folder, and no report",
     )  # fmt: skip
     add(
@@ -132,8 +131,16 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _path(word: str) -> Path:
+    """A shell leaves the ~ of ``--output=~/report`` as it is."""
+    return Path(os.path.expanduser(word))
+
+
 def _finite(word: str) -> float:
-    value = float(word)
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
         raise ArgumentTypeError(f"it must be a finite number; got {word}")
     return value

@@ -9,6 +9,9 @@ from pathlib import Path
 from avalanche_mgem.report._document import Document, Items, Picture
 from avalanche_mgem.report.sheets import Sheet
 
+# Of a figure on the screen: its words are as large as those around it, whether it is one column wide or two.
+_SCALE = 0.55
+
 
 def page(made: Document, figures: Path) -> str:
     """The report in HTML, with its figures inside. A browser that obeys the page's policy loads nothing.
@@ -91,10 +94,11 @@ def _named(items: Items, name: str) -> str:
 
 
 def _picture(one: Picture, figures: Path) -> str:
-    data = b64encode((figures / f"{one.name}.png").read_bytes()).decode()
-    caption = escape(one.caption)
+    image = (figures / f"{one.name}.png").read_bytes()
+    data, caption = b64encode(image).decode(), escape(one.caption)
+    width = round(int.from_bytes(image[16:20], "big") * _SCALE)  # a PNG begins with its size
     return (
-        f'<figure>\n<img src="data:image/png;base64,{data}" alt="{escape(one.name)}">\n'
+        f'<figure>\n<img src="data:image/png;base64,{data}" width="{width}" alt="{escape(one.name)}">\n'
         f"<figcaption>{caption}</figcaption>\n</figure>"
     )
 

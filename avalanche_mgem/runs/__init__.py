@@ -46,7 +46,7 @@ from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._read import Run, error_line, find_runs, read_result, read_run
 from avalanche_mgem.runs._reader import READER_GONE, ending_with_its_reader, let_go
 from avalanche_mgem.runs._result import Result
-from avalanche_mgem.runs._same import check_same_run, differences
+from avalanche_mgem.runs._same import check_same_run, differences, differing_keys
 from avalanche_mgem.runs._whole import write_whole
 from avalanche_mgem.runs._write import clear_failure, keep_run, write_failure, write_run
 from avalanche_mgem.runs._written import without_secrets, written
@@ -91,6 +91,7 @@ __all__ = [
     "clear_checkpoints",
     "clear_failure",
     "differences",
+    "differing_keys",
     "ending_with_its_reader",
     "error_line",
     "find_runs",

@@ -78,7 +78,8 @@ def check_claimable(folder: Path, *, hydra_has_begun: bool = True) -> None:
     """
     if is_complete(folder):
         raise FolderTakenError(
-            f"the run folder {folder} is not empty; nothing is overwritten: give another hydra.run.dir"
+            f"the run folder {folder} holds a complete run; nothing is overwritten: "
+            "give another hydra.run.dir"
         )
     if names := foreign_names(folder, hydra_has_begun=hydra_has_begun):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""

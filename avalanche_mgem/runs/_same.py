@@ -44,11 +44,20 @@ def differences(saved: Mapping[str, Any], asked: DictConfig) -> list[str]:
     there, here = _texts(saved), _texts(written(asked))
     # A folder of an older version has what a variable of the environment held.
     resolved = _texts(OmegaConf.to_container(asked, resolve=True))
-    return [
-        f"{key} ({there.get(key, ABSENT)} there, {here.get(key, ABSENT)} here)"
-        for key in sorted(there | here)
-        if there.get(key, ABSENT) not in (here.get(key, ABSENT), resolved.get(key, ABSENT))
+    same = {key: value for key, value in there.items() if value == resolved.get(key)}
+    return differing_keys(there, here | same)
+
+
+def differing_keys(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The keys of two mappings that are not the same in both, each with its two values.
+
+    >>> differing_keys({"seed": "0", "lr": "0.1"}, {"seed": "1", "lr": "0.1", "momentum": "0.9"})
+    ['momentum (absent there, 0.9 here)', 'seed (0 there, 1 here)']
+    """
+    pairs = [
+        (key, there.get(key, ABSENT), here.get(key, ABSENT)) for key in sorted(there.keys() | here.keys())
     ]
+    return [f"{key} ({a} there, {b} here)" for key, a, b in pairs if a != b]
 
 
 def _texts(config: Any) -> dict[str, str]:

@@ -157,6 +157,25 @@ def test_a_mistake_is_one_line_of_the_command(mgem: Mgem, case: str) -> None:
     assert all(fragment in result.err for fragment in fragments), result.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("{}",), ("-m", "seed=0,1", "{}"), ("tune", "{}"), ("--config-dir=~/other", "{}")],
+    ids=["run", "sweep", "tune", "with-config-dir"],
+)
+def test_a_folder_below_home_is_there(mgem: Mgem, tmp_path: Path, monkeypatch: Any, words: Any) -> None:
+    """No shell but zsh with an option of its own expands the ~ of hydra.run.dir=~/mine."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in ("taken", "other"):
+        (tmp_path / "home" / folder).mkdir(parents=True)
+    (tmp_path / "home/taken/paper.tex").touch()
+    key = "tune.dir" if "tune" in words else "hydra.sweep.dir" if "-m" in words else "hydra.run.dir"
+    result = mgem(*(word.format(f"{key}=~/taken") for word in words))
+    assert (result.status, result.out) == (2, "")
+    assert str(tmp_path / "home/taken") in result.err
+    assert re.fullmatch(r"mgem: [^\n]+\n", result.err)
+    assert not (tmp_path / "~").exists()
+
+
 def test_groups_larger_than_a_small_memory_are_one_line(mgem: Mgem) -> None:
     result = mgem("strategy=dmgem", "benchmark.n_experiences=2", "samples_per_experience=1")
     assert result.status == 2

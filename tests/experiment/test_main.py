@@ -202,8 +202,8 @@ ERRORS = {
     "zero samples": (["samples_per_experience=0"], ["at least 1 or null"]),
     "no root": (["dataset_root=null"], ["dataset_root=None"]),
     "device": (["device=foo"], ["device=foo", "allowed are auto, cpu"]),
-    "target module": (["strategy._target_=no_such.Thing"], ["strategy", "no_such.Thing"]),
-    "target class": (["model._target_=torch.nn.Nope"], ["model", "torch.nn.Nope"]),
+    "target module": (["strategy._target_=no_such.Thing"], ["mgem: strategy._target_=no_such.Thing: "]),
+    "target class": (["model._target_=torch.nn.Nope"], ["mgem: model._target_=torch.nn.Nope: "]),
     "no target": (["model._target_=null"], ["model needs a _target_"]),
     "keyword": (["strategy=naive", "+strategy.mem=3"], ["avalanche.training.Naive", "mem"]),
     "torch keyword": (["+optimizer.x=3"], ["torch.optim.SGD", "'x'"]),
@@ -287,7 +287,7 @@ def test_a_used_folder_is_not_overwritten(mgem: Mgem, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     result = mgem("strategy=naive", "seed=7", *SMALL, "hydra.run.dir=run")
     assert result.status == 2
-    assert re.fullmatch(r"mgem: the run folder \S+/run is not empty[^\n]+\n", result.err)
+    assert re.fullmatch(r"mgem: the run folder \S+/run holds a complete run[^\n]+\n", result.err)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

@@ -93,6 +93,14 @@ def test_a_name_that_the_user_gave_stays() -> None:
     assert cfg.names == {"strategy": "mine", "benchmark": "permuted_digits"}
 
 
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_a_class_in_place_of_an_options_own_gives_its_name(sign: str) -> None:
+    cfg = compose("strategy=gem", f"{sign}strategy._target_=a.B", "benchmark._target_=c.d")
+    assert cfg.names == {"strategy": "B", "benchmark": "d"}
+    below = "+strategy.plugins.replay._target_=avalanche.training.plugins.ReplayPlugin"
+    assert compose("strategy=gem", below).names.strategy == "gem"
+
+
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / f"{name}.py").write_text(source)
@@ -120,11 +128,15 @@ def test_a_class_that_is_not_found_says_why(
 ) -> None:
     own(tmp_path, monkeypatch, "mgem_broken", "import not_there\n")
     own(tmp_path, monkeypatch, "mgem_wrong", "1 / 0\n")
-    with pytest.raises(UserError) as error:
-        build("model", OmegaConf.create({"_target_": target}), torch.nn.Module)
-    assert re.fullmatch(said.format(here=re.escape(str(tmp_path))), str(error.value))
-    with pytest.raises(UserError, match=re.escape(f"model.a._target_={target}: ")):
-        build("model", OmegaConf.create({"_target_": "torch.nn.Identity", "a": {"_target_": target}}), object)
+    inner = {"_target_": target}
+    outer = {"_target_": "torch.nn.Identity", "a": inner}
+    for alone, whole in ((inner, {"model": inner}), (outer, {"model": outer})):
+        for node in (OmegaConf.create(alone), OmegaConf.create(whole).model):
+            with pytest.raises(UserError) as error:
+                build("model", node, torch.nn.Module)
+            line = said.format(here=re.escape(str(tmp_path)))
+            line = line if alone is inner else line.replace("model.", "model.a.", 1)
+            assert re.fullmatch(line, str(error.value))
 
 
 def test_arguments_that_a_class_does_not_take_are_named(

@@ -79,6 +79,24 @@ def test_a_run_that_goes_on_reckons_with_what_it_does_itself() -> None:
     assert "0:25 ETA 0:20 mean" in shown(bar, console)[0]
 
 
+def test_parts_that_grow_are_reckoned_to_grow_on() -> None:
+    clock = [0.0]
+    console = terminal(clock)
+    bar = ProgressBar(is_on=True, console=console)
+    bar.begin(parts=10, experiences=10, trained=2)
+    for number, seconds in enumerate((10, 20, 30), start=2):
+        bar.train(number)
+        clock[0] += seconds
+        bar.tested([0.5] * 10)
+    assert "1:00 ETA 5:00 mean" in shown(bar, console)[0]  # 40 + 50 + 60 + 70 + 80
+    bar.begin(parts=10, experiences=10)
+    for number in range(4):
+        clock[0] += 20 - number
+        bar.train(number)
+        bar.tested([0.5] * 10)
+    assert "ETA 1:51 mean" in shown(bar, console)[0]  # 18.5 s for each of six: no part is shorter than none
+
+
 def test_joint_training_is_of_all_experiences_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     bar = ProgressBar(is_on=True, console=Console(file=io.StringIO()))
     bar.begin(parts=1, experiences=4)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -186,6 +187,20 @@ def test_the_same_folder_goes_on_with_the_same_run(here):
     first, second = read_logs(here / "run")
     assert first.run.run_id == second.run.run_id == (here / "run/wandb_run_id.txt").read_text().strip()
     assert second.run.resume
+
+
+def test_the_identifier_is_there_as_a_whole_or_as_it_was(here, monkeypatch):
+    (here / "run").mkdir()
+    (here / "run/wandb_run_id.txt").write_text("before\n")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"wandb_run_id\.txt"):
+        WandBLogger().begin_run(here / "run")
+    wandb.teardown()
+    assert (here / "run/wandb_run_id.txt").read_text() == "before\n"
 
 
 def test_a_pickled_logger_goes_on_with_the_same_run(here):

@@ -105,6 +105,8 @@ def test_other_folders_are_not_touched(
     assert "holds no report" in refused(capsys, sweep, "--output", sweep)
     (tmp_path / "file").touch()
     assert "it is a file" in refused(capsys, sweep, "--output", tmp_path / "file")
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves the ~ of --output=~/file as it is
+    assert f"{tmp_path}/file: it is a file" in refused(capsys, sweep, "--output=~/file")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     for own in (".", "..", "../empty", "x/.."):
@@ -141,6 +143,7 @@ def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypat
     no_front = refused(capsys, sweep, "--where", "strategy=naive", "--reference", "0.5", "-0.1")
     assert "there is no front" in no_front
     assert "it must be a finite number; got nan" in refused(capsys, sweep, "--reference", "0.5", "nan")
+    assert "it must be a finite number; got a" in refused(capsys, sweep, "--reference", "0.5", "a")
     write_run("sweep/other", "ewc", config={"train_epochs": 5})
     assert "train_epochs: 1 (21 runs), 5 (1 run)" in refused(capsys, sweep)
     assert sorted(os.listdir(tmp_path)) == ["nothing", "sweep"]

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from report.conftest import write_sweep, writer
 
 from avalanche_mgem.report import Report, report
@@ -96,6 +97,8 @@ def test_the_figures_are_inside(made: Report, page: Page) -> None:
         kind, _, data = str(image["src"]).partition(",")
         assert kind == "data:image/png;base64"
         assert b64decode(data) == path.read_bytes()
+        with Image.open(path) as picture:
+            assert int(str(image["width"])) == round(picture.width * 0.55)  # narrow ones are not blown up
 
 
 def test_a_name_is_never_markup(made: Report, page: Page) -> None:

@@ -122,7 +122,7 @@ def test_no_run_writes_a_link(tmp_path: Path, name: str) -> None:
 
 def test_a_summary_of_something_else_is_kept(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(FolderTakenError, match="is not empty"), claimed(tmp_path):
+    with pytest.raises(FolderTakenError, match="holds a complete run"), claimed(tmp_path):
         pytest.fail("not reached")
     write_failure(tmp_path, "refused")
     assert contents(tmp_path) == {"summary.json": "{}"}
@@ -164,7 +164,7 @@ def test_what_a_dead_run_has_left_is_cleared(tmp_path: Path) -> None:
         assert sorted(os.listdir(run)) == [".mgem.lock", ".unfinished", "wandb_run_id.txt"]
         write(run)
     assert not (run / ".unfinished").exists()
-    with pytest.raises(FolderTakenError, match="is not empty"), claimed(run):
+    with pytest.raises(FolderTakenError, match="holds a complete run"), claimed(run):
         pytest.fail("not reached")
 
 

@@ -13,6 +13,7 @@ from avalanche_mgem.experiment.tuning.space import Space
 from avalanche_mgem.runs import (
     ABSENT,
     UserError,
+    differing_keys,
     flatten,
     makes_another_run,
     text,
@@ -45,7 +46,9 @@ def claim(folder: Path, asked: Mapping[str, str]) -> None:
             mark = {**_SIGNATURE, "study": dict(asked)}
             write_whole(folder / MARK, json.dumps(mark, indent=2) + "\n")
         there = _read(folder / MARK)
-    if different := _differences(there, asked):
+    if there.get("strategy") != asked["strategy"]:  # then most keys have other names
+        there, asked = ({"strategy": made.get("strategy", ABSENT)} for made in (there, asked))
+    if different := differing_keys(there, asked):
         raise UserError(
             f"{folder} holds a study with another {', '.join(different)}; nothing is changed: give another "
             "tune.dir"
@@ -105,9 +108,3 @@ def _read(path: Path) -> dict[str, str]:
     if not isinstance(study, dict) or {key: mark.get(key) for key in _SIGNATURE} != _SIGNATURE:
         raise UserError(f"{path}: it is no mark of a study of this version; give another tune.dir")
     return {str(key): str(value) for key, value in study.items()}
-
-
-def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    keys = ["strategy"] if there.get("strategy") != here["strategy"] else sorted(there.keys() | here.keys())
-    pairs = [(key, there.get(key, ABSENT), here.get(key, ABSENT)) for key in keys]
-    return [f"{key} ({a} there, {b} here)" for key, a, b in pairs if a != b]

@@ -48,7 +48,7 @@ class StudyProgress:
         if self._has_bar:
             return
         shown = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in values.items())
-        line = f"{strategy} trial {number + 1}/{total}: {end}  {shown}"
+        line = f"{strategy} trial {number} of 0..{total - 1}: {end}  {shown}"
         print(printable(line), flush=True)  # noqa: T201
 
 
