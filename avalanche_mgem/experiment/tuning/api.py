@@ -117,18 +117,19 @@ def _configurations(words: Words, config_dir: Path | None) -> dict[str, DictConf
 
 
 def _spaces(cfgs: Mapping[str, DictConfig], settings: Settings, config_dir: Path | None) -> dict[str, Space]:
-    """What is tried for each strategy: the given keys that it has, or what is in tune_spaces.yaml."""
+    """What is tried for each strategy: the given keys that it has; what is in tune_spaces.yaml if it has none."""
     known = {name: tunable(cfg) for name, cfg in cfgs.items()}
     check_keys(settings.space, {key: value for keys in known.values() for key, value in keys.items()})
     spaces: dict[str, Space] = {}
     for name in cfgs:
-        given = settings.space or _default_space(name)
+        has_some = any(key in known[name] for key in settings.space)
+        given = settings.space if has_some else _default_space(name)
         spaces[name] = {key: parse(key, value) for key, value in given.items() if key in known[name]}
         if not spaces[name]:
             raise UserError(f"strategy={name}: it has none of the keys {', '.join(given)}")
         if settings.sampler == "grid":
             grid_size(spaces[name])
-        if missing := [key for key in given if key not in known[name]]:
+        if missing := [key for key in settings.space if key not in known[name]]:
             say(f"{name} has no {', '.join(missing)}; it is tuned over {', '.join(spaces[name])}")
     return spaces
 

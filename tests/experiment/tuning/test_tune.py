@@ -70,6 +70,19 @@ def test_the_best_values_are_those_of_the_best_trial(study: tuple[api.Tuned, set
     )
 
 
+@pytest.mark.usefixtures("_no_picture")
+def test_a_strategy_that_has_none_of_the_given_keys_keeps_its_own_space(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["strategy=gem,naive", "tune.trials=1", *SMALL, "tune.space.strategy.memory_strength=[0,0.5]"]
+    tuned = tune(words, tmp_path / "study")
+    assert {name: list(best) for name, best in tuned.best.items()} == {
+        "gem": ["strategy.memory_strength"],
+        "naive": ["optimizer.lr"],
+    }
+    assert "naive has no strategy.memory_strength; it is tuned over optimizer.lr" in capsys.readouterr().err
+
+
 def test_the_best_runs_by_its_name(study: tuple[api.Tuned, set[str]]) -> None:
     tuned, _ = study
     for name, best in tuned.best.items():
