@@ -117,7 +117,7 @@ def _configurations(words: Words, config_dir: Path | None) -> dict[str, DictConf
 
 
 def _spaces(cfgs: Mapping[str, DictConfig], settings: Settings, config_dir: Path | None) -> dict[str, Space]:
-    """What is tried for each strategy: the given keys that it has; what is in tune_spaces.yaml if it has none."""
+    """What is tried for each strategy: the given keys that it has; if none, what is in tune_spaces.yaml."""
     known = {name: tunable(cfg) for name, cfg in cfgs.items()}
     check_keys(settings.space, {key: value for keys in known.values() for key, value in keys.items()})
     spaces: dict[str, Space] = {}
