@@ -10,6 +10,8 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
 from torchvision.transforms import Compose, Normalize, ToTensor
 
+from avalanche_mgem.data._streams import benchmark_of, values_of
+
 Transform = Callable[[Any], Any]
 
 HALF = (0.5, 0.5, 0.5)
@@ -44,13 +46,13 @@ def domain_incremental(
     nothing: list[Transform | None] = [None] * len(train)
     labels = [number if return_task_id else 0 for number in range(len(train))]
     transforms = {"train": (train_transform, None), "eval": (eval_transform, None)}
-    streams = {}
+    streams: dict[str, list[Any]] = {}
     for name, group, datasets in (("train", "train", train), ("test", "eval", test)):
-        experiences = [
+        streams[name] = [
             TaskAwareSupervisedClassificationDataset(
                 [dataset],
                 data_attributes=[
-                    DataAttribute([int(target) for target in dataset.targets], "targets"),
+                    DataAttribute(values_of(dataset.targets), "targets"),
                     TaskLabels(ConstantSequence(label, len(dataset))),
                 ],
                 transform_groups=TransformGroups(transforms),
@@ -58,8 +60,7 @@ def domain_incremental(
             ).with_transforms(group)
             for dataset, label, change in zip(datasets, labels, changes or nothing, strict=True)
         ]
-        streams[name] = (experiences, labels)
-    return GenericCLScenario(stream_definitions=streams)
+    return benchmark_of(streams, {"train": labels, "test": labels})
 
 
 def image_transforms(

@@ -121,14 +121,31 @@ def _form(batch: Any) -> Any:
 class _Batches:
     """A mixin before one of Avalanche's dataset classes. It changes how samples are read and nothing else."""
 
-    _plan: Plan | None = None
+    _flat_data: Any
+    _plans: dict[str, Plan] | None = None  # by group of transforms
 
     @property
     def plan(self) -> Plan:
-        """The plan by which this dataset makes minibatches. It is made on first use."""
-        if self._plan is None:
-            self._plan = Plan(self)
-        return self._plan
+        """The plan by which this dataset makes minibatches. It is made on first use.
+
+        Copies that differ in their group of transforms alone share their plans: Avalanche makes such a copy
+        for each evaluation.
+        """
+        plans, group = self._shared_plans(), self._flat_data._transform_groups.current_group
+        if group not in plans:
+            plans[group] = Plan(self)
+        return plans[group]
+
+    def _shared_plans(self) -> dict[str, Plan]:
+        if self._plans is None:
+            self._plans = {}
+        return self._plans
+
+    def with_transforms(self, group_name: str) -> Any:
+        """The copy that Avalanche's class makes."""
+        result = super().with_transforms(group_name)  # type: ignore[misc]
+        result._plans = self._shared_plans()
+        return result
 
     def read(self, index: Any) -> Any:
         """Reads the sample as Avalanche's class does."""
@@ -147,8 +164,8 @@ class _Batches:
         return [self[index] for index in indices] if self.plan.unknown else Samples(self, indices)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Avalanche also copies a dataset to give it other transforms: the copy needs a plan of its own.
-        return self.__dict__ | {"_plan": None}
+        # Avalanche also copies a dataset to give it other transforms: the copy needs plans of its own.
+        return self.__dict__ | {"_plans": None}
 
 
 class BatchedAvalancheDataset(_Batches, AvalancheDataset):  # type: ignore[misc]
@@ -194,5 +211,5 @@ def batched(dataset: Any, tree: Any) -> Any:
         raise UnknownError(f"collate_fn {getattr(dataset.collate_fn, '__name__', dataset.collate_fn)}")
     kind = _CLASSES.get(kind, kind)
     result: Any = object.__new__(kind)
-    result.__dict__.update(dataset.__dict__, _flat_data=tree, collate_fn=collate, _plan=None)
+    result.__dict__.update(dataset.__dict__, _flat_data=tree, collate_fn=collate, _plans=None)
     return result

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Plan:
         try:
             for attribute in dataset._data_attributes.values():
                 if attribute.use_in_getitem:
-                    self._labels.append(torch.from_numpy(_integers(attribute, np.arange(n))))
+                    self._labels.append(torch.from_numpy(integers(attribute, np.arange(n))))
         except UnknownError as error:
             self.unknown.append(str(error))
             return
@@ -56,6 +57,12 @@ class Plan:
         self._labels = [label.to(self._targets.device) for label in self._labels]
         places = (self._part >= 0).nonzero().squeeze(1)
         self.known = frozenset(places.tolist()) if self.unknown else range(n)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all minibatches together."""
+        image = sum(prod(recipe.shape) * recipe.dtype.itemsize for _, recipe in self._parts[:1])
+        return len(self._rows) * image + sum(values.nbytes for values in (self._targets, *self._labels))
 
     def some(self) -> list[int]:
         """The first, a middle and the last sample of each part."""
@@ -180,23 +187,23 @@ def _take(values: Sequence[int], rows: Rows) -> Rows:
     return np.asarray(values)[rows]
 
 
-def _integers(values: Any, rows: Rows) -> Rows:
+def integers(values: Any, rows: Rows) -> Rows:
     """Rows of a data attribute of integers, such as the task labels.
 
     Raises:
         UnknownError: if the attribute is stored in another way, or has no integers of 64 bits.
     """
     if isinstance(values, DataAttribute):
-        return _integers(values.data, rows)
+        return integers(values.data, rows)
     if type(values) is FlatData:
         found = np.empty(len(rows), dtype=np.int64)
         for leaf, leaf_rows, places, _ in _leaves(values, rows, np.arange(len(rows))):
-            found[places] = _integers(leaf, leaf_rows)
+            found[places] = integers(leaf, leaf_rows)
         return found
     if isinstance(values, ConstantSequence):
         some = np.full(len(rows), values[0] if len(values) else 0)
     elif type(values) is SubSequence and values.converter is int and values.slice_ids is None:
-        return _integers(values._targets, rows)
+        return integers(values._targets, rows)
     elif isinstance(values, list | tuple):
         some = _take(values, rows)
     else:

@@ -4,14 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from avalanche.benchmarks import (
-    CLScenario,
-    GenericCLScenario,
-    benchmark_from_datasets,
-    with_classes_timeline,
-)
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline
 from avalanche.benchmarks.utils import AvalancheDataset
 from torch import Generator
+
+from avalanche_mgem.data._streams import benchmark_of
 
 
 def subsample(
@@ -71,7 +68,7 @@ def rebuilt(
         return with_classes_timeline(benchmark_from_datasets(**datasets))
     labels = {name: [experience.task_labels for experience in stream] for name, stream in experiences.items()}
     # dataset_benchmark would leave the training transforms switched on in the test stream.
-    return GenericCLScenario(stream_definitions={name: (datasets[name], labels[name]) for name in datasets})
+    return benchmark_of(datasets, labels)
 
 
 def _subset(dataset: AvalancheDataset, limit: int | None, generator: Generator) -> AvalancheDataset:

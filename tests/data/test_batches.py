@@ -269,7 +269,7 @@ def test_whole_runs_are_equal(name: str, task_labels: bool) -> None:
 def test_only_preloaded_benchmarks_are_evaluated_with_torchs_loader() -> None:
     probe = Probe("after_eval_iteration", lambda strategy: (type(strategy.dataloader), len(strategy.mb_x)))
     model = torch.nn.Sequential(torch.nn.Flatten(), MLP())
-    strategy = Naive(**strategy_arguments(model), plugins=[BatchedEvaluation(), probe], eval_mb_size=25)
+    strategy = Naive(**strategy_arguments(model), plugins=[BatchedEvaluation(0), probe], eval_mb_size=25)
     for benchmark in (DIGITS, PRELOADED):
         strategy.eval(benchmark.test_stream)
     loaders, sizes = zip(*probe.seen, strict=True)
