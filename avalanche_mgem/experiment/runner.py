@@ -181,7 +181,7 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
         train_epochs=cfg.train_epochs,
         eval_mb_size=cfg.eval_mb_size,
         device=cfg.device,
-        plugins=[*plugins, progress, BatchedEvaluation()],
+        plugins=[*plugins, progress, BatchedEvaluation(cfg.eval_keep_mib * 2**20)],
         evaluator=make_evaluator(cfg, loggers),
     )
     if isinstance(strategy, DER) and isinstance(model, MultiTaskModule):

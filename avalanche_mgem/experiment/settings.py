@@ -31,6 +31,7 @@ _INTEGERS = {
     "train_mb_size": (1, False),
     "train_epochs": (1, False),
     "eval_mb_size": (1, False),
+    "eval_keep_mib": (0, False),
     "gap_patterns_per_exp": (1, True),
     "gap_every": (1, False),
     "log_every": (1, True),

@@ -14,6 +14,7 @@ _MACHINE = {
     "channels_last",
     "dataset_root",
     "device",
+    "eval_keep_mib",
     "eval_mb_size",
     "memory_device",
     "output_dir",

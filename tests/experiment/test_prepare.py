@@ -4,8 +4,11 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
+from avalanche_mgem.data import BatchedEvaluation
 from avalanche_mgem.experiment import UserError, compose, run
 from avalanche_mgem.experiment._prepare import prepare
+from avalanche_mgem.experiment.progress import ProgressBar
+from avalanche_mgem.experiment.runner import make_strategy
 
 api = import_module("avalanche_mgem.experiment.api")
 SMALL = ("benchmark.n_experiences=2", "samples_per_experience=40", "test_samples_per_experience=30")
@@ -72,3 +75,10 @@ def test_the_loggers_see_the_complete_configuration(monkeypatch, tmp_path) -> No
 
 def _without_loggers(function):
     return lambda cfg, benchmark, *, seconds_data, **_: function(cfg, benchmark, seconds_data=seconds_data)
+
+
+def test_the_bytes_that_tests_keep_are_a_key() -> None:
+    cfg, benchmark = prepare(compose("strategy=naive", "eval_keep_mib=3", *SMALL))
+    strategy = make_strategy(cfg, benchmark, ProgressBar())
+    (evaluation,) = (plugin for plugin in strategy.plugins if isinstance(plugin, BatchedEvaluation))
+    assert evaluation.keep_bytes == 3 * 2**20

@@ -82,7 +82,7 @@ def test_mgem_and_its_report_agree_on_what_makes_another_run(
     "key",
     [
         *("benchmark.preload", "strategy.memory_device", "channels_last", "device", "dataset_root"),
-        *("eval_mb_size", "output_dir", "logger", "logger.wandb.project", "names.benchmark"),
+        *("eval_mb_size", "eval_keep_mib", "output_dir", "logger", "logger.wandb.project", "names.benchmark"),
     ],
 )
 def test_machine_folders_and_logs_make_no_other_run(key: str) -> None:
