@@ -431,6 +431,7 @@ def test_help_teaches(mgem: Mgem) -> None:
     assert result.status == 0
     assert f"strategy: {', '.join(sorted([*STRATEGIES, 'custom']))}" in result.out
     assert "mgem -m strategy=gem,pmgem,dmgem seed=0,1,2" in result.out
+    assert "mgem profile --help" in result.out
 
 
 @pytest.mark.parametrize("words", [["--version"], ["profile", "--version"], ["seed=1", "--version"]])

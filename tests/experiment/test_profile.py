@@ -193,7 +193,6 @@ def test_help_teaches(mgem: Mgem) -> None:
     assert "mgem profile strategy=gem steps=200" in result.out
     assert f"strategy: {', '.join(sorted([*STRATEGIES, 'custom']))}" in result.out
     assert "Nothing is written." in result.out
-    assert "mgem profile --help" in mgem("--help").out
 
 
 def test_without_the_word_nothing_changes(mgem: Mgem) -> None:
