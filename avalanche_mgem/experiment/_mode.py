@@ -17,7 +17,7 @@ _MAY_SET = re.compile(r"[+~]*hydra(=|\.mode|\.searchpath)")
 def composed_once() -> Iterator[None]:
     """Spares Hydra a composition that looks for ``hydra.mode`` alone, where nothing can have set it.
 
-    That is half of the 0.15 s before a command has its configuration. No file of this package sets the mode.
+    It is half of the time before a command has its configuration. No file of this package sets the mode.
     """
     composed_mode = Hydra.get_mode
 

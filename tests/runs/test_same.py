@@ -8,7 +8,18 @@ from runs.conftest import CFG, RESULT
 from avalanche_mgem.experiment import compose
 from avalanche_mgem.experiment.configuration import config_folder
 from avalanche_mgem.report import load_results
-from avalanche_mgem.runs import UserError, check_same_run, flatten, makes_another_run, write_run
+from avalanche_mgem.report.results import combine, method_settings
+from avalanche_mgem.runs import (
+    Run,
+    UserError,
+    check_same_run,
+    differences,
+    flatten,
+    makes_another_run,
+    read_run,
+    write_run,
+)
+from avalanche_mgem.runs._keys import without_added
 
 
 def keys_of_the_package() -> list[str]:
@@ -34,6 +45,14 @@ def changed(cfg: DictConfig, key: str) -> DictConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     OmegaConf.update(cfg, key, {"seed": 7}.get(key, "another"), force_add=True)
     return cfg
+
+
+def is_one_to_a_report(*runs: Run) -> bool:
+    try:
+        combine(runs, method_settings(runs), {})
+    except ValueError as error:
+        return "two runs of" in str(error)
+    return False
 
 
 def is_one_run_to_mgem(folder: Path, other: DictConfig) -> bool:
@@ -70,11 +89,28 @@ def run_of_base(base: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-@pytest.mark.parametrize("key", keys_of_the_package())
+@pytest.fixture(scope="module")
+def read_of_base(run_of_base: Path) -> Run:
+    return read_run(run_of_base)
+
+
+IN_COLUMNS = ("seed", "names.strategy")  # a run has them beside its configuration
+
+
+@pytest.mark.parametrize("key", [key for key in keys_of_the_package() if key not in IN_COLUMNS])
 def test_mgem_and_its_report_agree_on_what_makes_another_run(
-    tmp_path: Path, base: DictConfig, run_of_base: Path, key: str
+    base: DictConfig, read_of_base: Run, key: str
 ) -> None:
     """A sweep over a key is several runs to both, or one to both."""
+    other = changed(base, key)
+    found = not differences(OmegaConf.to_container(base), other)
+    assert found == (not makes_another_run(key))
+    config = without_added(flatten(OmegaConf.to_container(other)))
+    assert is_one_to_a_report(read_of_base, replace(read_of_base, path=Path("other"), config=config)) == found
+
+
+@pytest.mark.parametrize("key", [*IN_COLUMNS, "optimizer.lr", "model._target_", "device", "logger.csv.x"])
+def test_they_agree_on_folders_too(tmp_path: Path, base: DictConfig, run_of_base: Path, key: str) -> None:
     other = changed(base, key)
     write(tmp_path / "other", other)
     found = is_one_run_to_mgem(run_of_base, other)
