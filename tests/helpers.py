@@ -3,6 +3,7 @@
 from collections import UserDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import avalanche.benchmarks as ab
 import torch
@@ -11,7 +12,9 @@ from avalanche.models import as_multitask
 from avalanche.training.plugins import SupervisedPlugin
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
+from avalanche_mgem.data import preload
 from avalanche_mgem.memory import MemoryGroups
 
 
@@ -75,9 +78,12 @@ def kkt_residual(K: Tensor, b: Tensor, gamma: float, v: Tensor) -> float:
     return max(infeasible.item(), torch.minimum(slope, excess).abs().max().item())
 
 
+_load_digits = cache(load_digits)  # it reads text, which takes longer than many a test
+
+
 def digits(n_train: int = 500, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Real images of digits [n, 64] in 0..1 and their classes [n]."""
-    data = load_digits()
+    data = _load_digits()
     order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))[:n_train]
     return torch.tensor(data.data, dtype=dtype)[order] / 16, torch.tensor(data.target)[order]
 
@@ -86,6 +92,15 @@ def split_digits(n_experiences: int = 5, *, task_labels: bool = False, n: int = 
     """An Avalanche benchmark with whole classes in each experience."""
     dataset = tensor_dataset(*digits(n, dtype))
     return ab.nc_benchmark(dataset, dataset, n_experiences, task_labels=task_labels, seed=0)
+
+
+@cache
+def fast_digits(*, task_labels: bool = False):
+    """That of ``split_digits(5)``, preloaded: the minibatches are the same, and take a tenth of the time."""
+    x, y = digits()
+    dataset = TensorDataset(x, y)
+    dataset.targets = y.tolist()
+    return preload(ab.nc_benchmark(dataset, dataset, 5, task_labels=task_labels, seed=0))
 
 
 class MLP(nn.Module):

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from functools import cache
 
 import avalanche.benchmarks as ab
 import pytest
@@ -12,7 +13,7 @@ from avalanche.models import IncrementalClassifier, avalanche_forward
 from avalanche.training import Cumulative, Naive
 from avalanche.training.plugins import EWCPlugin, LwFPlugin, ReplayPlugin, SupervisedPlugin
 from avalanche.training.templates.base import PositionalArgumentsDeprecatedWarning
-from helpers import MLP, Probe, digits, mlp, parameters_of, split_digits, strategy_arguments
+from helpers import MLP, Probe, digits, fast_digits, mlp, parameters_of, split_digits, strategy_arguments
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -27,8 +28,8 @@ def accuracy(strategy, stream) -> float:
     results = []
     for experience in stream:
         batch = [experience.dataset[i] for i in range(len(experience.dataset))]
-        x, y = torch.stack([b[0] for b in batch]), torch.tensor([b[1] for b in batch])
-        output = avalanche_forward(strategy.model, x, torch.tensor([b[-1] for b in batch]))
+        x, y, task_labels = experience.dataset.collate_fn(batch)
+        output = avalanche_forward(strategy.model, x, task_labels)
         results.append((output.argmax(dim=1) == y).float().mean().item())
     return sum(results) / len(results)
 
@@ -69,20 +70,22 @@ def fine(**kwargs):
 @pytest.mark.parametrize("cls", [MGEM, PMGEM, DMGEM])
 @pytest.mark.parametrize("multi_head", [False, True])
 def test_they_forget_less_than_naive(cls, multi_head):
-    benchmark = split_digits(5, task_labels=multi_head)
+    ours = learnt(cls, multi_head, patterns_per_exp=20, memory_strength=0.1)
+    assert ours > learnt(Naive, multi_head) + (0.0 if multi_head else 0.3)
 
-    def run(make):
-        strategy = train(make, benchmark, mlp(multi_head=multi_head), train_epochs=3)
-        return accuracy(strategy, benchmark.train_stream)
 
-    naive = run(lambda **kw: Naive(**kw))
-    ours = run(lambda **kw: cls(patterns_per_exp=20, memory_strength=0.1, **kw))
-    assert ours > naive + (0.0 if multi_head else 0.3)
+@cache
+def learnt(cls, multi_head, **options) -> float:
+    """The accuracy at the end."""
+    benchmark = fast_digits(task_labels=multi_head)
+    make = lambda **kw: cls(**options, **kw)  # noqa: E731
+    strategy = train(make, benchmark, mlp(multi_head=multi_head), train_epochs=3)
+    return accuracy(strategy, benchmark.train_stream)
 
 
 @pytest.mark.parametrize("solver", ["exact", "quadprog", "diagonal"])
 def test_every_solver_trains(solver):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     strategy = train(lambda **kw: fine(solver=solver, **kw), benchmark, train_epochs=3)
     assert accuracy(strategy, benchmark.train_stream) > 0.6
 
@@ -92,7 +95,7 @@ def test_every_solver_trains(solver):
 )
 @pytest.mark.parametrize("growing", [False, True])
 def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, growing):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     model = MLP()
     if growing:
         model.classifier = IncrementalClassifier(32, 2)
@@ -118,7 +121,7 @@ def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, gr
     ],
 )
 def test_any_optimizer(optimizer):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     model = mlp()
     try:
         train(Naive, benchmark, model, optimizer=optimizer(model.parameters()))
@@ -145,7 +148,7 @@ def test_frozen_parameters_stay_and_are_in_no_constraint():
 
 def test_no_gradient_is_made_where_no_constraint_reaches():
     # A head that nothing has trained must not move by weight decay or momentum.
-    benchmark = split_digits(5, task_labels=True)
+    benchmark = fast_digits(task_labels=True)
     model = mlp(multi_head=True)
     unused = nn.Linear(3, 3)
     model.model.unused = unused
@@ -201,7 +204,7 @@ def test_repeated_experiences_keep_one_memory_each():
 
 
 def test_evaluation_in_between_changes_nothing():
-    benchmark = split_digits(5, task_labels=True)
+    benchmark = fast_digits(task_labels=True)
 
     def run(evaluate):
         strategy = fine(**strategy_arguments(mlp(multi_head=True), eval_mb_size=100))
@@ -222,7 +225,7 @@ def test_evaluation_in_between_changes_nothing():
     "make_plugin", [lambda: ReplayPlugin(mem_size=50), lambda: EWCPlugin(ewc_lambda=0.1), LwFPlugin]
 )
 def test_other_plugins_work_beside_it(make_plugin):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     strategy = train(lambda **kw: fine(plugins=[make_plugin()], **kw), benchmark, train_epochs=2)
     assert accuracy(strategy, benchmark.train_stream) > 0.6
 
@@ -237,7 +240,7 @@ def test_clipping_comes_after_the_projection():
         "before_update", lambda s: torch.cat([p.grad.flatten() for p in s.model.parameters()]).norm()
     )
     make = lambda **kw: DMGEM(patterns_per_exp=20, plugins=[ClipsGradients(), step], **kw)  # noqa: E731
-    train(make, split_digits(5))
+    train(make, fast_digits())
     assert 0 < max(step.seen) <= 1.001e-3
 
 
@@ -286,7 +289,7 @@ def test_a_step_that_overflows_is_left_to_the_scaler(n_before):
 
 
 def test_it_works_in_other_strategies():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     strategy = train(lambda **kw: Cumulative(plugins=[PMGEMPlugin(20)], **kw), benchmark, train_epochs=2)
     assert len(mgem_of(strategy).memory) == 5
     assert accuracy(strategy, benchmark.train_stream) > 0.8
@@ -356,7 +359,7 @@ def test_sparse_gradients_train(kind):
 
 
 def test_training_under_autocast():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         strategy = train(fine, benchmark, train_epochs=3)
     assert accuracy(strategy, benchmark.train_stream) > 0.5
@@ -435,7 +438,7 @@ def normed(dropout=0.0):
 
 @pytest.mark.parametrize("policy", ["update", "batch", "running"])
 def test_batchnorm_models_train_under_every_policy(policy):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     strategy = train(lambda **kw: fine(reference_batchnorm=policy, **kw), benchmark, normed(), train_epochs=3)
     seen = strategy.model.features[1].num_batches_tracked.item()
     steps = strategy.clock.train_iterations
@@ -444,7 +447,7 @@ def test_batchnorm_models_train_under_every_policy(policy):
 
 
 def test_dropout_is_not_drawn_in_reference_passes_unless_asked():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     G = []
     for dropout in (False, False, True):
         probe = Probe("before_forward", rows_of)
@@ -460,7 +463,7 @@ def test_dropout_is_not_drawn_in_reference_passes_unless_asked():
 
 
 def test_memory_strength_follows_its_schedule_and_may_be_normalised():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
 
     def strengths(spec, **kwargs):
         probe = Probe("before_forward", lambda s: round(strength_of(s), 6))
@@ -541,7 +544,7 @@ def test_one_plugin_serves_one_strategy():
 @pytest.mark.parametrize("options", [{}, {"patterns_per_step": 8}, {"experiences_per_step": 1}])
 @pytest.mark.parametrize("n_before", [1, 2])
 def test_a_pickled_plugin_continues_as_the_original(options, n_before):
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     stream = list(benchmark.train_stream)
 
     def run(interrupt):
@@ -577,7 +580,7 @@ def test_a_copied_memory_keeps_what_another_benchmark_adds(duplicate):
 
 
 def test_it_keeps_its_last_step_only_where_that_is_asked_for():
-    benchmark, steps = split_digits(5), []
+    benchmark, steps = fast_digits(), []
     probe = Probe("after_training_iteration", lambda strategy: mgem_of(strategy).last_step)
 
     def run(keeps):
@@ -606,7 +609,7 @@ def test_a_checkpoint_has_no_last_step():
     probe = Probe(
         "after_training_iteration", lambda _: pickles.append((plugin.last_step, pickle.dumps(plugin)))
     )
-    train(lambda **kw: Naive(plugins=[plugin, probe], **kw), split_digits(5))
+    train(lambda **kw: Naive(plugins=[plugin, probe], **kw), fast_digits())
     step, state = pickles[-1]
     assert step is not None
     restored = pickle.loads(state)
@@ -614,7 +617,7 @@ def test_a_checkpoint_has_no_last_step():
 
 
 def test_two_runs_at_one_seed_are_equal_and_at_two_are_not():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     finals = [parameters_of(train(fine, benchmark, seed=seed).model) for seed in (1, 1, 2)]
     assert torch.equal(finals[0], finals[1])
     assert not torch.equal(finals[0], finals[2])

@@ -1,6 +1,4 @@
 import inspect
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -25,19 +23,6 @@ def test_the_version_is_that_of_the_project():
         == tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
         == yaml.safe_load((root / "CITATION.cff").read_text())["version"]
     )
-
-
-def test_the_command_starts_without_torch_and_avalanche():
-    code = "import sys, avalanche_mgem.experiment.main; print({'torch', 'avalanche'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
-
-
-def test_the_functional_core_knows_no_avalanche():
-    code = "import sys, avalanche_mgem.functional, avalanche_mgem.references, avalanche_mgem.partition\n"
-    code += "import avalanche_mgem.schedules; print('avalanche' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ stratified and does not depend on the seed. The two functions mirror Avalanche's
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ Transform = Callable[[Tensor], Tensor]
 
 _TEST_SIZE = 360  # a fifth
 
+_load = cache(load_digits)  # it reads a text file; what is made of it below are copies
+
 
 class _LabelledTensors(TensorDataset):
     """Images in memory, with the classes in ``targets``, where Avalanche looks for them."""
@@ -30,7 +33,7 @@ class _LabelledTensors(TensorDataset):
 
 def optical_digits() -> list[tuple[Any, Any]]:
     """Training and test digits: pixels from 0 to 16, float32 [n, 64], and classes [n]."""
-    images, labels = load_digits(return_X_y=True)
+    images, labels = _load(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(
         images.astype("float32"), labels, test_size=_TEST_SIZE, random_state=0, stratify=labels
     )

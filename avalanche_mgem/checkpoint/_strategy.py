@@ -64,7 +64,8 @@ def save_checkpoint(
         >>> benchmark = SplitDigits(5, seed=0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> strategy = DMGEM(model=model, optimizer=optimizer, patterns_per_exp=20, evaluator=None)
+        >>> strategy = DMGEM(
+        ...     model=model, optimizer=optimizer, train_mb_size=100, patterns_per_exp=20, evaluator=None)
         >>> folder = TemporaryDirectory()
         >>> path = f"{folder.name}/checkpoint.pt"
         >>> first = load_checkpoint(strategy, path, benchmark=benchmark)  # 0 without a file

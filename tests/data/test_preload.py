@@ -101,7 +101,9 @@ def single(train: Any, test: Any, transform: Any = None, **options: Any) -> CLSc
 
 BENCHMARKS: dict[str, Callable[[Path], CLScenario]] = {
     "permuted digits": lambda _: subsample(PermutedDigits(3, seed=0, return_task_id=True), 99, 50),
-    "split digits": lambda _: SplitDigits(5, seed=0, train_transform=NORMALIZE, eval_transform=NORMALIZE),
+    "split digits": lambda _: subsample(
+        SplitDigits(5, seed=0, train_transform=NORMALIZE, eval_transform=NORMALIZE), 60, 30
+    ),
     "digits from zero": lambda _: SplitDigits(
         5, seed=0, return_task_id=True, class_ids_from_zero_in_each_exp=True
     ),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from avalanche_mgem.experiment import _own_classes
+from avalanche_mgem.experiment import _own_classes, _sweep
 from avalanche_mgem.experiment.main import main
 
 # What a run says after each experience, which is left out: tests/experiment/test_progress.py has it.
@@ -45,6 +45,7 @@ def mgem(
         GlobalHydra.instance().clear()
         # The command sets them for itself; the next call starts as a new process would.
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(_sweep, "_command", _sweep._Command())
         monkeypatch.setattr(sys, "argv", ["mgem", *arguments])
         capfd.readouterr()
         status = 0

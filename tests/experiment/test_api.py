@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 import avalanche_mgem.experiment
 from avalanche_mgem.experiment import UserError, compose, grid, run, sweep
+from avalanche_mgem.experiment._files import options_below
 from avalanche_mgem.experiment._prepare import prepare
 from avalanche_mgem.experiment.configuration import config_folder, quoted
 from avalanche_mgem.report import load_results
@@ -156,16 +157,24 @@ def test_own_configuration_files_join_in(tmp_path: Path) -> None:
         compose("strategy=gem", config_dir=tmp_path / "nowhere")
 
 
+@pytest.fixture(scope="module")
+def kept_by_gem() -> int:
+    """Samples of an experience."""
+    return int(compose("strategy=gem").strategy.patterns_per_exp)
+
+
 @pytest.mark.parametrize("strategy", ["replay", "er_ace", "der", "derpp", "mir", "gdumb", "er_gem"])
-def test_baselines_keep_as_many_samples_as_gem(strategy: str) -> None:
+def test_baselines_keep_as_many_samples_as_gem(strategy: str, kept_by_gem: int) -> None:
     cfg = prepare(compose(f"strategy={strategy}", *SMALL))[0].strategy
     plugin = OmegaConf.select(cfg, "plugins.replay", default=cfg)
     constrained = 2 * cfg.patterns_per_exp if strategy == "er_gem" else 0
-    assert plugin.mem_size + constrained == 2 * compose("strategy=gem").strategy.patterns_per_exp
+    assert plugin.mem_size + constrained == 2 * kept_by_gem
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_named_experiments_compose_with_every_run_of_their_grid(name: str) -> None:
+def test_named_experiments_compose_with_the_runs_of_their_grid(name: str, every: bool) -> None:
+    """With the first and the last run of it, whose options have most and fewest keys; else with every."""
     text = (config_folder() / f"experiment/{name}.yaml").read_text()
     assert re.search(r"^ +params:$", text, flags=re.MULTILINE)
     grid = OmegaConf.to_container(OmegaConf.create(text))["hydra"]["sweeper"]["params"]
@@ -179,7 +188,9 @@ def test_named_experiments_compose_with_every_run_of_their_grid(name: str) -> No
         for override in overrides
     }
     values["seed"] = values["seed"][:1]
-    for number in range(max(map(len, values.values()))):  # every value at least once
+    assert {*values.get("strategy", ())} <= {*options_below("strategy")}
+    last = max(map(len, values.values())) - 1
+    for number in range(last + 1) if every else {0, last}:  # every value at least once
         words = [f"{key}={given[number % len(given)]}" for key, given in values.items()]
         cfg = compose(f"experiment={name}", *words)
     assert cfg.benchmark.n_experiences in {5, 20, 50, 100}

@@ -34,7 +34,7 @@ def test_the_results_are_the_same_without(
     monkeypatch.setattr(
         ProgressBar, "after_eval_iteration", lambda _, s, **__: loaders.append(type(s.dataloader))
     )
-    arguments = [f"strategy={strategy}", f"benchmark={benchmark}", "samples_per_experience=40"]
+    arguments = [f"strategy={strategy}", f"benchmark={benchmark}", *SMALL[1:]]
     for number, key in enumerate(["benchmark.preload=true", "benchmark.preload=false", "~benchmark.preload"]):
         result = mgem(*arguments, key, f"hydra.run.dir={number}")
         assert (result.status, result.err) == (0, "")

@@ -4,7 +4,6 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from hydra.utils import instantiate
 from loggers.training import train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from avalanche_mgem.experiment.configuration import compose, config_folder
 from avalanche_mgem.runs import Result
@@ -55,6 +54,9 @@ def test_tensorboard_shows_what_was_measured(here):
 
 def test_the_sweep_file_runs_the_command():
     """Every value becomes an override that the command understands, by W&B's own construction of the line."""
+    # Not above: this import takes seconds, and every worker collects this file.
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     sweep = yaml.safe_load(SWEEP.read_text())
     parameters = {name: spec.get("values", [spec.get("value")]) for name, spec in sweep["parameters"].items()}
     assert set(parameters) == {"validation", "benchmark", "strategy", "strategy.memory_strength", "seed"}

@@ -9,7 +9,7 @@ import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.training import GEM, Naive
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
-from helpers import mlp, parameters_of, split_digits
+from helpers import fast_digits, mlp, parameters_of, split_digits
 from metric_training import Recorder, fine, gradient, minibatches, permuted_digits, train
 
 from avalanche_mgem import MGEM, MGEMPlugin
@@ -76,13 +76,13 @@ def test_a_row_is_the_mean_over_all_steps_of_an_experience(make, multi_head):
 
 
 def test_active_constraints_are_between_none_and_all():
-    _, results = train(fine, split_digits(5), constraint_metrics(experience=True))
+    _, results = train(fine, fast_digits(), constraint_metrics(experience=True))
     for number in range(1, 5):
         assert 0 < constraint_row(results[number], number)["active_constraints"] < 2 * 2 * number
 
 
 def test_seconds_are_those_of_a_step():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     start = time.perf_counter()
     _, results = train(fine, benchmark, constraint_metrics(experience=True))
     seconds = time.perf_counter() - start
@@ -123,7 +123,7 @@ def test_levels_and_names_are_avalanches():
 def test_other_strategies_emit_nothing(make):
     recorder = Recorder()
     metrics = constraint_metrics(minibatch=True, epoch=True, experience=True)
-    _, results = train(make, split_digits(5), metrics, logger=recorder)
+    _, results = train(make, fast_digits(), metrics, logger=recorder)
     assert recorder.seen == []
     assert constraint_row(results[-1], 4) == {}
 
@@ -131,7 +131,7 @@ def test_other_strategies_emit_nothing(make):
 @pytest.mark.parametrize("solver", ["exact", "diagonal"])
 def test_training_is_the_same_with_and_without(solver):
     def final(*metrics):
-        strategy, _ = train(lambda **kw: fine(solver=solver, **kw), split_digits(5), *metrics)
+        strategy, _ = train(lambda **kw: fine(solver=solver, **kw), fast_digits(), *metrics)
         return parameters_of(strategy.model)
 
     assert torch.equal(final(), final(constraint_metrics(minibatch=True, epoch=True, experience=True)))
@@ -146,7 +146,7 @@ def test_taking_in_a_step_waits_for_no_gpu(monkeypatch):
             nonlocal step
             step = MGEMPlugin.of(strategy).last_step
 
-    train(fine, split_digits(5), metric, plugins=[Keep()])
+    train(fine, fast_digits(), metric, plugins=[Keep()])
     metric.reset()
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, lambda *_, name=name: pytest.fail(f"{name} waits"))
@@ -161,7 +161,7 @@ def test_pieces_of_an_online_stream_and_a_plugin_behind_the_evaluator():
         strategy.plugins.append(MGEMPlugin(20, 0.1))
         return strategy
 
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     stream = split_online_stream(benchmark.train_stream, 50, access_task_boundaries=True)
     _, results = train(make, benchmark, constraint_metrics(experience=True), stream=stream)
     rows = [constraint_row(result, number) for number, result in enumerate(results)]
@@ -172,7 +172,7 @@ def test_pieces_of_an_online_stream_and_a_plugin_behind_the_evaluator():
 def test_they_reach_the_loggers_of_avalanche(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     csv, tensorboard = al.CSVLogger(str(tmp_path / "csv")), al.TensorboardLogger(tmp_path / "tb")
     with open(tmp_path / "log.txt", "w") as file:
         loggers = [al.TextLogger(file), al.InteractiveLogger(), csv, tensorboard]

@@ -10,7 +10,7 @@ from avalanche.benchmarks import GenericCLScenario, split_online_stream
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.training import GEM, JointTraining, Naive
 from avalanche.training.plugins import SupervisedPlugin
-from helpers import digits, mlp, parameters_of, split_digits
+from helpers import digits, fast_digits, mlp, parameters_of
 from metric_training import Recorder, fine, gradient, permuted_digits, train
 from torch import nn
 
@@ -150,7 +150,7 @@ def test_both_kinds_of_metrics_share_a_row():
 
 
 def test_heads_of_other_tasks():
-    recorder, benchmark = Recorder(), split_digits(5, task_labels=True)
+    recorder, benchmark = Recorder(), fast_digits(task_labels=True)
     train(fine, benchmark, generalization_gap_metrics(30), logger=recorder, model=mlp(multi_head=True))
     start = "GapViolated_Exp/train_phase/train_stream/"
     tasks = [name.removeprefix(start) for name, _ in recorder.seen if name.startswith(start)]
@@ -158,7 +158,7 @@ def test_heads_of_other_tasks():
 
 
 def test_an_online_stream_and_an_experience_trained_again():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     online = split_online_stream(benchmark.train_stream[:2], 50, access_task_boundaries=True)
     again = [*online, benchmark.train_stream[0]]
     strategy, results = train(naive, benchmark, generalization_gap_metrics(30), stream=again)
@@ -176,7 +176,7 @@ def test_an_online_stream_and_an_experience_trained_again():
 
 
 def test_a_stream_in_another_order_is_refused():
-    benchmark = split_digits(5)
+    benchmark = fast_digits()
     (metric,) = generalization_gap_metrics(30, stream=list(benchmark.test_stream)[::-1])
     with pytest.raises(ValueError, match=r"stream\[0\] is experience 4; .*in the order of training"):
         train(naive, benchmark, [metric])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from avalanche_mgem.report import Results, load_results
 
@@ -120,6 +121,18 @@ def write_sweep(root: Path, seeds: int = 3) -> Path:
         (root / "sweep" / name).mkdir()
         (root / "sweep" / name / file).write_text(text)
     return root / "sweep"
+
+
+def write_one_figure(_results: Results, _front: object, folder: Path, _first: object = ()) -> dict[str, str]:
+    """In place of all figures: to draw them takes nearly all the time of a report."""
+    (folder / "average_accuracy.pdf").touch()
+    Image.new("L", (300, 200)).save(folder / "average_accuracy.png")
+    return {"average_accuracy": "Mean accuracy."}
+
+
+@pytest.fixture
+def _one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avalanche_mgem.report.write.write_figures", write_one_figure)
 
 
 @pytest.fixture

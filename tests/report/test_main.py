@@ -62,6 +62,7 @@ def test_a_report_of_a_sweep(sweep, tmp_path: Path, capsys: pytest.CaptureFixtur
     }
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_csv_has_full_precision(write_run, tmp_path: Path) -> None:
     for seed in range(3):
         write_run(f"sweep/gem{seed}", seed=seed)
@@ -75,6 +76,7 @@ def test_csv_has_full_precision(write_run, tmp_path: Path) -> None:
         assert [float(row["acc"]) for row in csv.DictReader(file)] == runs["acc"].tolist()
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_an_older_report_is_replaced_whole(
     write_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +100,7 @@ def test_an_older_report_is_replaced_whole(
     assert (report / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_other_folders_are_not_touched(
     write_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +119,7 @@ def test_other_folders_are_not_touched(
     assert "report.md" in os.listdir(tmp_path / "empty")
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_a_report_that_fails_leaves_the_older_one(write_run, tmp_path: Path, monkeypatch, capsys) -> None:
     sweep, report = write_run("run"), tmp_path / "report"
     main([str(sweep), "--output", str(report)])
@@ -149,6 +153,7 @@ def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypat
     assert sorted(os.listdir(tmp_path)) == ["nothing", "sweep"]
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_a_report_without_gem_has_tables_and_curves(write_run, tmp_path: Path, capsys) -> None:
     for seed in (0, 1):
         write_run(f"sweep/naive{seed}", "naive", seed)
@@ -171,6 +176,7 @@ def test_a_report_without_gem_has_tables_and_curves(write_run, tmp_path: Path, c
     assert set(os.listdir(report)) == files - {"report.html"} | {"differences.csv", "differences.tex"}
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_what_differs_is_named(write_run, tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(f"sweep/gem{seed}", seed=seed)
@@ -238,6 +244,7 @@ def test_a_damaged_manifest_is_one_line(write_run, tmp_path: Path, capsys, manif
     assert (report / "mine.txt").exists()
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_codes_for_the_terminal_are_written_out(write_run, tmp_path: Path, capsys) -> None:
     code = "\x1b[31m"
     write_run(f"sweep/{code}gem", f"gem{code}")

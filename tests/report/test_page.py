@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report.conftest import write_sweep, writer
+from report.conftest import write_one_figure, write_sweep, writer
 
 from avalanche_mgem.report import Report, report
 
@@ -64,7 +64,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Report:
             path.write_text(
                 text if "kind" in text else text.replace("hidden_size", "kind: '&<'\n  hidden_size")
             )
-    return report(root / "sweep", out=root / "report", html=True, command=f"mgem-report {EVIL}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avalanche_mgem.report.write.write_figures", write_one_figure)
+        return report(root / "sweep", out=root / "report", html=True, command=f"mgem-report {EVIL}")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,7 @@ def test_headings_sort_by_keyboard_too(page: Page) -> None:
     assert all((heading["scope"], heading["aria-sort"]) == ("col", "none") for heading in headings)
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_without_html_there_is_no_page(write_run, tmp_path: Path) -> None:
     made = report(write_run("run"), out=tmp_path / "report")
     assert not (made.folder / "report.html").exists()

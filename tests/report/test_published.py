@@ -59,6 +59,7 @@ def test_the_page_on_reports_lists_them_all() -> None:
         assert f"| {entry.source} | {entry.protocol} | {entry.method} | {acc} | {bwd} |" in text
 
 
+@pytest.mark.usefixtures("_one_figure")
 def test_they_stand_beside_ours_of_the_same_protocol_only(write_run, tmp_path: Path, monkeypatch) -> None:
     entries = (
         Published("A", "digits", "GEM", {"acc": "0.9", "bwd": "+0.05"}, "x", ["gem"], {"train_mb_size": 10}),

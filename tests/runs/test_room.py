@@ -15,7 +15,10 @@ from avalanche_mgem.runs import CONSTRAINT_METRICS, COSTS, LABELS, METRICS, VALI
     [
         ("avalanche_mgem.runs", {"torch", "avalanche", "hydra", "pandas", "matplotlib", "scipy"}),
         ("avalanche_mgem.report", {"torch", "avalanche", "hydra", "pandas", "matplotlib", "scipy"}),
-        ("avalanche_mgem.report.write, avalanche_mgem.report.closing", {"torch", "avalanche", "hydra"}),
+        (
+            "avalanche_mgem.report.write, avalanche_mgem.report.closing",
+            {"torch", "avalanche", "hydra", "wandb", "matplotlib.pyplot"},  # a report needs no display
+        ),
         (
             "avalanche_mgem.experiment.main, avalanche_mgem.experiment._sweep",
             {"torch", "avalanche", "pandas"},

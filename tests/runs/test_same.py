@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -9,26 +8,36 @@ from runs.conftest import CFG, RESULT
 from avalanche_mgem.experiment import compose
 from avalanche_mgem.experiment.configuration import config_folder
 from avalanche_mgem.report import load_results
-from avalanche_mgem.runs import UserError, check_same_run, flatten, makes_another_run, write_run
-
-GROUPS = [
-    f"{group}={path.stem}"
-    for group in ("benchmark", "strategy", "model", "optimizer", "logger")
-    for path in sorted((config_folder() / group).glob("*.yaml"))
-]
+from avalanche_mgem.report.results import combine, method_settings
+from avalanche_mgem.runs import (
+    Run,
+    UserError,
+    check_same_run,
+    differences,
+    flatten,
+    makes_another_run,
+    read_run,
+    write_run,
+)
+from avalanche_mgem.runs._keys import without_added
 
 
 def keys_of_the_package() -> list[str]:
-    """Every key that some option of some group has and that a user can set."""
-    keys: set[str] = set()
-    for word in GROUPS:
-        # What the command fills in itself nobody can ask for: a report takes it from the folder.
-        keys |= {key for key in flat(compose(word)) if not key.startswith("inferred.")}
+    """Every key that some option of some group has and that a user can set.
+
+    From the files: to compose them all would take seconds in the collection.
+    """
+    # What the command fills in itself nobody can ask for: a report takes it from the folder.
+    of_hydra_or_mgem = ("defaults", "hydra.", "inferred.")
+    keys = {key for key in keys_of("config.yaml") if not key.startswith(of_hydra_or_mgem)}
+    for group in ("benchmark", "strategy", "model", "optimizer", "logger"):
+        for path in (config_folder() / group).rglob("*.yaml"):
+            keys |= {f"{group}.{key}" for key in keys_of(path) if key != "defaults"}
     return sorted(keys)
 
 
-def flat(cfg: DictConfig) -> dict[str, Any]:
-    return flatten(OmegaConf.to_container(cfg))
+def keys_of(file: str | Path) -> list[str]:
+    return list(flatten(OmegaConf.to_container(OmegaConf.load(config_folder() / file))))
 
 
 def changed(cfg: DictConfig, key: str) -> DictConfig:
@@ -36,6 +45,14 @@ def changed(cfg: DictConfig, key: str) -> DictConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     OmegaConf.update(cfg, key, {"seed": 7}.get(key, "another"), force_add=True)
     return cfg
+
+
+def is_one_to_a_report(*runs: Run) -> bool:
+    try:
+        combine(runs, method_settings(runs), {})
+    except ValueError as error:
+        return "two runs of" in str(error)
+    return False
 
 
 def is_one_run_to_mgem(folder: Path, other: DictConfig) -> bool:
@@ -65,17 +82,46 @@ def base() -> DictConfig:
     return OmegaConf.create(OmegaConf.to_container(compose("strategy=dmgem", "logger=wandb"), resolve=True))
 
 
-@pytest.mark.parametrize("key", keys_of_the_package())
+@pytest.fixture(scope="module")
+def run_of_base(base: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("same") / "base"
+    write(folder, base)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read_of_base(run_of_base: Path) -> Run:
+    return read_run(run_of_base)
+
+
+IN_COLUMNS = ("seed", "names.strategy")  # a run has them beside its configuration
+
+
+@pytest.mark.parametrize("key", [key for key in keys_of_the_package() if key not in IN_COLUMNS])
 def test_mgem_and_its_report_agree_on_what_makes_another_run(
-    tmp_path: Path, base: DictConfig, key: str
+    base: DictConfig, read_of_base: Run, key: str
 ) -> None:
     """A sweep over a key is several runs to both, or one to both."""
     other = changed(base, key)
-    write(tmp_path / "base", base)
-    write(tmp_path / "other", other)
-    found = is_one_run_to_mgem(tmp_path / "base", other)
+    found = not differences(OmegaConf.to_container(base), other)
     assert found == (not makes_another_run(key))
-    assert is_one_run_to_the_report(tmp_path / "base", tmp_path / "other") == found
+    config = without_added(flatten(OmegaConf.to_container(other)))
+    assert is_one_to_a_report(read_of_base, replace(read_of_base, path=Path("other"), config=config)) == found
+
+
+@pytest.mark.parametrize("key", [*IN_COLUMNS, "optimizer.lr", "model._target_", "device", "logger.csv.x"])
+def test_they_agree_on_folders_too(tmp_path: Path, base: DictConfig, run_of_base: Path, key: str) -> None:
+    other = changed(base, key)
+    write(tmp_path / "other", other)
+    found = is_one_run_to_mgem(run_of_base, other)
+    assert found == (not makes_another_run(key))
+    assert is_one_run_to_the_report(run_of_base, tmp_path / "other") == found
+
+
+def test_the_keys_of_the_package_are_those_of_its_compositions() -> None:
+    cfg = compose("strategy=er_gem", "benchmark=split_cifar100", "model=paper_cnn", "logger=[csv,wandb]")
+    composed = {key for key in flatten(OmegaConf.to_container(cfg)) if not key.startswith("inferred.")}
+    assert composed <= set(keys_of_the_package())
 
 
 @pytest.mark.parametrize(

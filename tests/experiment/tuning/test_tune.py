@@ -173,16 +173,30 @@ def test_a_study_without_a_complete_trial_is_an_error(mgem: Mgem, tmp_path: Path
         (["optimizer.lr=0.1"], "tune.space.optimizer.lr: the words of the command, or a named experiment"),
         (["strategy.num_groups=1000"], "num_groups"),
         (["tune.sampler=grid"], "tune.sampler=grid takes"),
-        (["-m"], "tune makes many runs by itself; leave out --multirun"),
     ],
 )
 def test_a_mistake_is_a_line_and_leaves_nothing(
-    mgem: Mgem, tmp_path: Path, words: list[str], error: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], error: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(error)) as raised:
+        tune([*words, "samples_per_experience=40"])
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["strategy=gem,nothing"], "no strategy is called 'nothing'"),
+        (["tune.experiences=6"], "tune.experiences=6: the benchmark has 5"),
+        (["-m"], "tune makes many runs by itself; leave out --multirun"),
+    ],
+)
+def test_a_mistake_is_a_line_of_the_command(mgem: Mgem, tmp_path: Path, words: list[str], error: str) -> None:
     result = mgem("tune", *words, "samples_per_experience=40")
-    assert result.status == 2
-    assert error in result.err
-    assert len(result.err.splitlines()) == 1
+    assert (result.status, result.out) == (2, "")
+    assert re.fullmatch(rf"mgem: [^\n]*{error}[^\n]*\n", result.err)
     assert list(tmp_path.iterdir()) == []
 
 
