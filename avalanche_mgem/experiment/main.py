@@ -22,7 +22,6 @@ import avalanche_mgem
 from avalanche_mgem.experiment._apart import run_apart
 from avalanche_mgem.experiment._files import config_folder
 from avalanche_mgem.experiment._loading import loading
-from avalanche_mgem.experiment._mode import composed_once
 from avalanche_mgem.experiment._own_classes import look_in
 from avalanche_mgem.experiment._signals import ENDING, KeptStudy, Stopped, stopping
 from avalanche_mgem.experiment._sweep import (
@@ -84,7 +83,7 @@ def main() -> None:
         if command == "tune":
             _take_words_of_tune()
         sys.argv[1:] = arranged(sys.argv[1:], _TASKS)
-        with stopping(*ENDING), composed_once(), watched_sweeper():
+        with stopping(*ENDING), watched_sweeper():
             application()
     except KeyboardInterrupt as interrupt:
         raise SystemExit(_interrupted(interrupt)) from None

@@ -162,10 +162,6 @@ def test_a_study_without_a_complete_trial_is_an_error(mgem: Mgem, tmp_path: Path
         (["tune.space.optimizer.lrr=[1]"], "did you mean 'optimizer.lr'?"),
         (["tune.space.optimizer.lr=0.1"], "it must be [a,b,...]"),
         (["strategy=gem,nothing"], "no strategy is called 'nothing'"),
-        (
-            ["strategy=gem,naive", "tune.space.strategy.memory_strength=[0,1]"],
-            "strategy=naive: it has none of",
-        ),
         (["validation=null"], "validation=null: the objective is measured on such samples"),
         (["logger=csv"], "logger=csv: trials are not logged"),
         (["save_model=true"], "save_model=True: the models of trials are not kept"),
