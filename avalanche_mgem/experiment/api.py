@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -80,6 +81,8 @@ def run(
     else:
         words = list(config)
         cfg = compose(*words)
+        if of_hydra := [word for word in words if re.match(r"[+~]*hydra[./](?!searchpath)", word)]:
+            raise UserError(f"{of_hydra[0]}: this is for the command mgem, and nothing else reads it")
     if target is not None and is_complete(target):
         return _finished(target, cfg)
     return execute(cfg, target, overrides=words)

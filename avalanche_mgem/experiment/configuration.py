@@ -51,8 +51,6 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
         (0.25, 'gem')
     """
     check_changes(overrides)
-    if of_hydra := [word for word in overrides if re.match(r"[+~]*hydra[./](?!searchpath)", word)]:
-        raise UserError(f"{of_hydra[0]}: this is for the command mgem, and nothing else reads it")
     search_path = [] if config_dir is None else [search_path_word(config_dir)]
     register()
     try:

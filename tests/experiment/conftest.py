@@ -19,9 +19,9 @@ PROGRESS = re.compile(r"^mgem: .*\bmean accuracy \d.*\n", flags=re.MULTILINE)
 _composed_mode = Hydra.get_mode
 
 
-def _mode_of_words(hydra: Hydra, config_name: str | None, words: list[str]) -> Any:
+def _mode_of_words(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
     """What Hydra finds, without a tenth of a second to compose the configuration where no word sets it."""
-    return _composed_mode(hydra, config_name, words) if any("hydra.mode" in word for word in words) else None
+    return _composed_mode(self, config_name, overrides) if "hydra.mode" in str(overrides) else None
 
 
 class Outcome(NamedTuple):

@@ -206,7 +206,7 @@ def test_gem_protocol_is_the_papers() -> None:
         assert (cfg.strategy.patterns_per_exp, cfg.strategy.memory_strength) == (256, 0.5)
 
 
-@pytest.mark.parametrize("word", ["hydra.run.dir=there", "hydra/launcher=parallel", "+hydra.verbose=true"])
+@pytest.mark.parametrize("word", ["hydra.run.dir=there", "hydra/launcher=parallel", "hydra.verbose=true"])
 def test_a_word_that_only_the_command_reads_is_refused(word: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(word)}: this is for the command mgem"):
         run(["strategy=naive", word])
