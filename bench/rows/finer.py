@@ -166,7 +166,7 @@ FINER = (
         "one step with patterns_per_step=256, MLP 2 x 100, 19 past experiences x 256 memories",
         "stock A-GEM's step (sample_size=256)",
         at_least=True,
-        floor=5.0,
+        floor=4.0,
         goal=6.0,
         measure=_agem_role,
     ),

@@ -165,7 +165,7 @@ SCRIPTS = (
         "40 short runs in one sweep with hydra/launcher=parallel, 2 at a time, one thread each",
         "the same runs as 40 processes of mgem, 2 at a time",
         at_least=True,
-        floor=1.5,
+        floor=3.0,
         goal=2.0,
         measure=_sweep_throughput,
         threads=1,

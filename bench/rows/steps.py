@@ -150,7 +150,7 @@ STEPS = (
         "one GEM step with patterns_per_step=64, MLP 2 x 100, 19 past experiences x 256 memories, one thread",
         "a step of plain training in Avalanche",
         at_least=False,
-        floor=4.2,
+        floor=6.0,
         goal=2.0,
         measure=_small_step,
         threads=1,
