@@ -48,26 +48,17 @@ def reference_mode(
     before = [getattr(layer, name) for layer, name, _ in settings]
     for layer, name, value in settings:
         setattr(layer, name, value)
-    # As torch.random.fork_rng, which takes a hundredth of a small step.
-    generators = [(generator, generator.get_state()) for generator in _generators(device)]
+    is_cuda = device.type == "cuda"
     try:
-        if not dropout:
-            for generator, _ in generators:
-                generator.manual_seed(step)
-        yield
+        with torch.random.fork_rng(devices=[device] if is_cuda else []):
+            if not dropout:
+                torch.default_generator.manual_seed(step)
+                if is_cuda:
+                    torch.cuda.manual_seed(step)
+            yield
     finally:
-        for generator, state in generators:
-            generator.set_state(state)
         for (layer, name, _), value in zip(settings, before, strict=True):
             setattr(layer, name, value)
-
-
-def _generators(device: torch.device) -> list[torch.Generator]:
-    """Torch's global generators that layers on a device draw from."""
-    if device.type != "cuda":
-        return [torch.default_generator]
-    number = torch.cuda.current_device() if device.index is None else device.index
-    return [torch.default_generator, torch.cuda.default_generators[number]]
 
 
 def _settings(layer: nn.Module, batchnorm: BatchNormPolicy, dropout: bool) -> list[tuple[str, Any]]:
