@@ -106,6 +106,10 @@ def test_a_row_has_its_own_threads_or_those_of_the_command_line(page, monkeypatc
     assert "- `alone`: " in page.read_text()  # with its machine and threads, apart from the others
 
 
+def test_who_reaches_a_goal_is_on_the_right_side_of_the_floor():
+    assert [row.name for row in ROWS if not row.meets(row.goal, row.floor)] == []
+
+
 def test_rows_with_one_thread_say_so():
     assert {row.name for row in ROWS if row.threads} == {
         "floor_train", "floor_test", "build", "small_step", "sweep_throughput"

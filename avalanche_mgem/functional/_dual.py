@@ -82,7 +82,7 @@ def dual(
     """
     check_options(memory_strength, ridge)
     dtype = torch.promote_types(b.dtype, torch.float32)
-    # To the host at once: there these small numbers take a tenth of the time, and a GPU waits only here.
+    # To the host in one copy: there the solvers work, and NumPy takes less time for such small numbers.
     numbers = torch.cat([K, b.unsqueeze(-2)], dim=-2).detach().to("cpu", torch.float64).numpy()
     K_host, b_host = numbers[:, :-1], numbers[:, -1]
     relative = relative_ridge(K.shape[-1], dtype) if ridge == "relative" else 0.0

@@ -142,7 +142,7 @@ FLOOR = (
         "reading the files and permuting the test images once in plain torch",
         at_least=False,
         floor=0.8,
-        goal=1.2,
+        goal=0.8,
         measure=_build,
         threads=1,
     ),

@@ -46,7 +46,7 @@ PROJECTION = (
         "from g and G [19, 11 million] to the update: functional.project",
         "stock GEM's solve_quadprog on the same",
         at_least=True,
-        floor=6.0,
+        floor=8.0,
         goal=20.0,
         measure=_g_to_z,
     ),

@@ -15,8 +15,6 @@ from bench.timing import in_turns
 
 MEMORY = 256
 PAST = 19
-CALLS = 10
-"""Calls of one side in a turn; :func:`bench.timing.in_turns` says why."""
 
 
 def mlp(seed: int, hidden_layers: int = 2) -> nn.Module:
@@ -37,6 +35,11 @@ def mnist(options: Options, past: int) -> Stream:
 def memory(options: Options) -> int:
     """Samples kept of each experience."""
     return options.size(MEMORY, 20)
+
+
+def calls(options: Options) -> int:
+    """Calls of one side in a turn; :func:`bench.timing.in_turns` says why there are several."""
+    return options.size(10, 1)
 
 
 def _side_by_side(options: Options) -> tuple[MidStream, MidStream]:
@@ -63,7 +66,7 @@ def _step_gem_mlp(options: Options) -> Measured:
     seconds = in_turns(
         {"ours": mine.step, "stock": stock.step},
         repetitions=options.size(20, 3),
-        calls=options.size(CALLS, 1),
+        calls=calls(options),
         report=options.report,
     )
     return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), _settings(options, mine))
@@ -81,7 +84,7 @@ def _references(options: Options) -> Measured:
     seconds = in_turns(
         {"ours": mine.references, "replay": replay, "stock": stock.references, "step": mine.step},
         repetitions=options.size(20, 3),
-        calls=options.size(CALLS, 1),
+        calls=calls(options),
         report=options.report,
     )
     replayed = median(seconds["replay"])
@@ -113,7 +116,7 @@ def _small_step(options: Options) -> Measured:
             "bare": bare_step(model, drawn, mine.plain_gradient(), GAMMA),
         },
         repetitions=options.size(30, 3),
-        calls=options.size(CALLS, 1),
+        calls=calls(options),
         report=options.report,
     )
     step, bare = median(seconds["plain"]), median(seconds["bare"])
