@@ -33,6 +33,7 @@ def page(tmp_path, monkeypatch):
     return report.PAGE
 
 
+@pytest.mark.slow
 def test_rows_of_the_real_harness_run_and_agree_with_stock(capsys):
     compared = ("experiment_permuted_mnist", "experiment_split_cifar100", "references", "g_to_z")
     others = ("drop_in", "floor_train", "floor_test", "build", "small_step")

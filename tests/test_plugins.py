@@ -93,7 +93,7 @@ def test_every_solver_trains(solver):
 @pytest.mark.parametrize(
     "num_modules", [3, "layer", "tensor", "random:3", ["features.*", "classifier.*"]], ids=str
 )
-@pytest.mark.parametrize("growing", [False, True])
+@pytest.mark.parametrize("growing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, growing):
     benchmark = fast_digits()
     model = MLP()

@@ -10,25 +10,19 @@ from functools import cache
 from typing import Any
 
 import torch
-from avalanche.benchmarks import NCScenario, nc_benchmark
+from avalanche.benchmarks import GenericCLScenario, NCScenario, nc_benchmark
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import TensorDataset
+
+from avalanche_mgem.benchmarks.domains import domain_incremental
+from avalanche_mgem.data import LabelledTensors
 
 Transform = Callable[[Tensor], Tensor]
 
 _TEST_SIZE = 360  # a fifth
 
 _load = cache(load_digits)  # it reads a text file; what is made of it below are copies
-
-
-class _LabelledTensors(TensorDataset):
-    """Images in memory, with the classes in ``targets``, where Avalanche looks for them."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        super().__init__(x, y)
-        self.targets = y.tolist()
 
 
 def optical_digits() -> list[tuple[Any, Any]]:
@@ -40,15 +34,19 @@ def optical_digits() -> list[tuple[Any, Any]]:
     return [(train_x, train_y), (test_x, test_y)]
 
 
-def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns train x [1437, 1, 8, 8], train y, test x [360, 1, 8, 8], test y.
+def _digits() -> list[tuple[Tensor, Tensor]]:
+    """Training and test digits: images [n, 1, 8, 8] and classes [n], sorted by class as Avalanche does it.
 
     The images have the training set's mean 0 and standard deviation 1.
     """
     (train_x, train_y), (test_x, test_y) = optical_digits()
     mean, std = train_x.mean(), train_x.std()
-    train, test = (torch.from_numpy((x - mean) / std).reshape(-1, 1, 8, 8) for x in (train_x, test_x))
-    return train, torch.from_numpy(train_y), test, torch.from_numpy(test_y)
+    digits = []
+    for x, y in ((train_x, train_y), (test_x, test_y)):
+        order = y.argsort(kind="stable")
+        images = torch.from_numpy((x[order] - mean) / std).reshape(-1, 1, 8, 8)
+        digits.append((images, torch.from_numpy(y[order])))
+    return digits
 
 
 def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
@@ -58,7 +56,7 @@ def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     seed: int | None = None,
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
-) -> NCScenario:
+) -> GenericCLScenario:
     """All ten digits in each experience. Each experience has its own fixed permutation of the 64 pixels.
 
     The first experience is permuted too, as in Avalanche's ``PermutedMNIST``.
@@ -83,26 +81,21 @@ def PermutedDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
-    train_x, train_y, test_x, test_y = _digits()
+    digits = _digits()
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
-    train: list[_LabelledTensors] = []
-    test: list[_LabelledTensors] = []
-    for _ in range(n_experiences):
-        permutation = torch.randperm(64, generator=generator)
-        for x, y, datasets in ((train_x, train_y, train), (test_x, test_y, test)):
-            datasets.append(_LabelledTensors(x.flatten(1)[:, permutation].reshape(x.shape), y))
-    return nc_benchmark(
+    permutations = [torch.randperm(64, generator=generator) for _ in range(n_experiences)]
+    train, test = (
+        [LabelledTensors(x.flatten(1)[:, order].reshape(x.shape), y) for order in permutations]
+        for x, y in digits
+    )
+    return domain_incremental(
         train,
         test,
-        n_experiences=n_experiences,
-        task_labels=return_task_id,
-        shuffle=False,
-        class_ids_from_zero_in_each_exp=True,
-        one_dataset_per_exp=True,
+        return_task_id=return_task_id,
         train_transform=train_transform,
         eval_transform=eval_transform,
     )
@@ -147,11 +140,11 @@ def SplitDigits(  # noqa: N802 (Avalanche's benchmarks are spelt as classes)
     """
     if n_experiences < 1:
         raise ValueError(f"n_experiences is {n_experiences}; it must be at least 1.")
-    train_x, train_y, test_x, test_y = _digits()
+    train, test = (LabelledTensors(*digits) for digits in _digits())
     with torch.random.fork_rng():  # nc_benchmark seeds the global generator
         return nc_benchmark(
-            _LabelledTensors(train_x, train_y),
-            _LabelledTensors(test_x, test_y),
+            train,
+            test,
             n_experiences=n_experiences,
             task_labels=return_task_id,
             seed=torch.seed() if seed is None else seed,

@@ -2,7 +2,7 @@
 
 from avalanche_mgem.data._damaged import damaged_file
 from avalanche_mgem.data._evaluation import BatchedEvaluation
-from avalanche_mgem.data._files import DecodedImages, RGBImages
+from avalanche_mgem.data._files import DecodedImages, LabelledTensors, RGBImages
 from avalanche_mgem.data._missing import MNIST_FILES, missing_file
 from avalanche_mgem.data._preload import preload, preload_with_note
 from avalanche_mgem.data._subsample import subsample
@@ -12,6 +12,7 @@ __all__ = [
     "MNIST_FILES",
     "BatchedEvaluation",
     "DecodedImages",
+    "LabelledTensors",
     "RGBImages",
     "damaged_file",
     "missing_file",

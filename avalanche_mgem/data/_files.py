@@ -1,4 +1,4 @@
-"""Image files and arrays as a data set of RGB images of one size. Each image is read when it is needed."""
+"""Data sets of images: those in memory, and files or arrays that are read when they are needed."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,30 @@ from torchvision.transforms.functional import pil_to_tensor
 
 class ImageFileError(ValueError):
     """A file that cannot be read as an image; the message begins with its path."""
+
+
+class LabelledTensors(Dataset[tuple[Tensor, int]]):
+    """Images in memory. Classes are integers, in samples and in ``targets``, where Avalanche looks for them.
+
+    Args:
+        images: tensor ``[n, ...]``.
+        targets: the class of each image, int64 ``[n]``.
+
+    Example:
+        >>> LabelledTensors(torch.zeros(2, 1, 8, 8), torch.tensor([7, 3]))[0][1]
+        7
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        self.images = images
+        self.targets: list[int] = targets.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image and its class."""
+        return self.images[index], self.targets[index]
 
 
 class RGBImages(Dataset[tuple[Image.Image, int]]):

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import CIFAR10, MNIST
 from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomRotation, ToTensor
 
-from avalanche_mgem.data._files import DecodedImages, RGBImages
+from avalanche_mgem.data._files import DecodedImages, LabelledTensors, RGBImages
 
 
 class UnknownError(Exception):
@@ -170,6 +170,9 @@ def _stored(dataset: Any) -> tuple[Tensor | DecodedImages, Tensor, Recipe]:
     if type(dataset) is RGBImages:
         shape = (3, dataset.image_size, dataset.image_size)
         return DecodedImages(dataset), torch.tensor(dataset.targets), Recipe(True, shape, torch.uint8)
+    if type(dataset) is LabelledTensors:
+        images = dataset.images
+        return images, torch.tensor(dataset.targets), Recipe(False, tuple(images.shape[1:]), images.dtype)
     # A subclass is known too, if it inherits the __getitem__ of its parent.
     read = getattr(type(dataset), "__getitem__", None)
     if read is TensorDataset.__getitem__ and len(dataset.tensors) == 2:

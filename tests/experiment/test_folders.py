@@ -46,7 +46,7 @@ def matrix(folder: Path) -> list[list[float]]:
         return [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
 
 
-@pytest.mark.parametrize("preload", ["true", "false"])
+@pytest.mark.parametrize("preload", ["true", pytest.param("false", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("benchmark", "folder", "more", "n_experiences", "inferred"),
     [

@@ -103,6 +103,7 @@ def test_every_strategy_goes_on_bit_for_bit(
     assert not list((tmp_path / "run").glob("*checkpoint*"))
 
 
+@pytest.mark.slow
 def test_loggers_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose("strategy=gem", "logger=[csv,tensorboard,wandb]", "logger.wandb.mode=offline", *SMALL)
     execute(cfg, tmp_path / "whole")

@@ -23,10 +23,12 @@ def test_every_benchmark_has_the_key() -> None:
     assert all(OmegaConf.load(file).preload is True for file in files)
 
 
-@pytest.mark.parametrize("strategy", ["dmgem", "avalanche_gem", "replay"])
-@pytest.mark.parametrize(
-    "benchmark", ["permuted_digits", pytest.param("split_digits", marks=pytest.mark.slow)]
-)
+def slow(value: str) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("strategy", ["dmgem", slow("avalanche_gem"), slow("replay")])
+@pytest.mark.parametrize("benchmark", ["permuted_digits", slow("split_digits")])
 def test_the_results_are_the_same_without(
     mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, benchmark: str
 ) -> None:

@@ -101,17 +101,17 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ("owner", "function", "phase", "strategy"),
     [
         (SupervisedTemplate, "_unpack_minibatch", "data", "naive"),
-        (SupervisedTemplate, "forward", "current gradient", "naive"),
+        pytest.param(SupervisedTemplate, "forward", "current gradient", "naive", marks=pytest.mark.slow),
         (SupervisedProblem, "criterion", "current gradient", "dmgem"),
         (SupervisedTemplate, "backward", "current gradient", "dmgem"),
-        (SupervisedTemplate, "optimizer_step", "optimizer", "dmgem"),
+        pytest.param(SupervisedTemplate, "optimizer_step", "optimizer", "dmgem", marks=pytest.mark.slow),
         (ReferenceComputer, "__call__", "references", "dmgem"),
-        (Factors, "products", "gram", "dmgem"),
+        pytest.param(Factors, "products", "gram", "dmgem", marks=pytest.mark.slow),
         (projection, "dual", "solver", "dmgem"),
-        (Factors, "combine", "combine", "dmgem"),
-        (Projector, "strength", "other", "dmgem"),
+        pytest.param(Factors, "combine", "combine", "dmgem", marks=pytest.mark.slow),
+        pytest.param(Projector, "strength", "other", "dmgem", marks=pytest.mark.slow),
         (EWCPlugin, "before_backward", "other", "ewc"),
-        (Clock, "after_training_iteration", "other", "naive"),
+        pytest.param(Clock, "after_training_iteration", "other", "naive", marks=pytest.mark.slow),
     ],
 )
 def test_time_is_where_it_is_spent(

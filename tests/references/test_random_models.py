@@ -5,7 +5,7 @@ from references.random_models import compare, main
 
 
 @pytest.mark.parametrize(
-    "first", [pytest.param(n, marks=[] if n < 40 else [pytest.mark.slow]) for n in range(0, 100, 5)]
+    "first", [pytest.param(n, marks=[] if n < 20 else [pytest.mark.slow]) for n in range(0, 100, 5)]
 )
 def test_auto_gives_the_gradients_of_the_loop_on_models_of_every_kind(first: int) -> None:
     chosen = [way for seed in range(first, first + 5) for way in compare(seed).chosen]
