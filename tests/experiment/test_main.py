@@ -105,7 +105,9 @@ def test_same_seed_same_result() -> None:
     assert one != other
 
 
-@pytest.mark.parametrize("benchmark", ["permuted_digits", "split_digits"])
+@pytest.mark.parametrize(
+    "benchmark", ["permuted_digits", pytest.param("split_digits", marks=pytest.mark.slow)]
+)
 def test_strategies_see_the_same_minibatches(monkeypatch: pytest.MonkeyPatch, benchmark: str) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(

@@ -31,7 +31,11 @@ def stream(benchmark: Any, name: str) -> set[bytes]:
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated function update:DeprecationWarning")
 @pytest.mark.parametrize(
-    "strategy", ["naive", "er_gem", "dmgem", "agem", "derpp", "gdumb", "cumulative", "joint"]
+    "strategy",
+    [
+        pytest.param(each, marks=[] if each in ("er_gem", "agem", "gdumb", "joint") else [pytest.mark.slow])
+        for each in ("naive", "er_gem", "dmgem", "agem", "derpp", "gdumb", "cumulative", "joint")
+    ],
 )
 def test_no_validation_sample_is_trained_on_or_remembered(
     strategy: str, monkeypatch: pytest.MonkeyPatch

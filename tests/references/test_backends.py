@@ -184,6 +184,7 @@ def test_layerwise_respects_the_batchnorm_policy(name, policy):
         torch.testing.assert_close(a, b, msg=key)
 
 
+@pytest.mark.slow
 def test_layerwise_on_the_full_resnet18():
     torch.manual_seed(0)
     model = resnet18().double()
@@ -499,7 +500,7 @@ def wrapped(model):
 
 # torch's tracer looks at .grad of every tensor that it meets, and warns itself.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.parametrize("compiled", [compiled_in_place, wrapped])
+@pytest.mark.parametrize("compiled", [compiled_in_place, pytest.param(wrapped, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("backend", "name"),
     [
