@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 import optuna
 from filelock import FileLock, Timeout
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -98,7 +98,7 @@ class Study:
                 study_name=name,
                 storage=storage.journal,
                 direction="maximize",
-                pruner=_pruner(settings),
+                pruner=MedianPruner() if settings.prune else NopPruner(),
                 load_if_exists=True,
             )
 
@@ -142,9 +142,13 @@ class Study:
         return values
 
     def falls_behind(self, trial: Trial, step: int, objective: float) -> bool:
-        """Keeps the objective after a step, and says whether to end the trial."""
+        """Keeps the objective after a run, which is a step to Optuna, and says whether to end the trial.
+
+        Not within a run: accuracies after the first experiences of a stream do not tell its last ones, see
+        docs/tuning.md. And not after the last run.
+        """
         self._report(trial, step, objective)
-        return trial.should_prune()
+        return step + 1 < self._settings.seeds and trial.should_prune()
 
     def complete(self, trial: Trial, objective: float) -> None:
         """Ends a trial."""
@@ -186,11 +190,6 @@ class Study:
 def silence() -> None:
     """Keeps Optuna's own log off the terminal; errors stay exceptions."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def _pruner(settings: Settings) -> BasePruner:
-    # Not after the first experience: there nothing is remembered, so it says nothing about a method.
-    return MedianPruner(n_warmup_steps=1) if settings.prune else NopPruner()
 
 
 class _JournalLock(JournalFileOpenLock):

@@ -1,12 +1,11 @@
 """One trial: runs with the same values, whose accuracy on validation samples is the objective."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from avalanche.training import JointTraining
 from omegaconf import DictConfig, OmegaConf
 
 from avalanche_mgem.experiment._prepare import Built, build_benchmark, loader_options, prepare
@@ -58,10 +57,10 @@ def with_values(cfg: DictConfig, values: Mapping[str, Any], seed: int) -> DictCo
 def objectives(
     cfg: DictConfig, settings: Settings, values: Mapping[str, Any], benchmarks: Benchmarks
 ) -> Generator[float]:
-    """Trains with these values, run after run; gives the objective so far after each experience.
+    """Trains with these values, run after run; gives the objective so far after each run.
 
-    That is the mean over the runs so far of the mean accuracy over the experiences that were trained. The
-    last one is the objective of the trial.
+    That is the mean over the runs so far of the mean accuracy on the validation samples of all experiences.
+    The last one is the objective of the trial.
 
     Raises:
         UserError: if the values do not fit.
@@ -70,26 +69,21 @@ def objectives(
     done: list[float] = []
     for number in range(settings.seeds):
         run, benchmark = prepare(with_values(cfg, values, settings.first_seed + number), benchmarks)
-        now = 0.0
-        for now in _validated(run, benchmark, settings.experiences):
-            yield fmean([*done, now])
-        done.append(now)
+        done.append(_validated(run, first(benchmark, settings.experiences)))
+        yield fmean(done)
 
 
-def _validated(cfg: DictConfig, benchmark: Any, experiences: int | None) -> Iterator[float]:
-    """Trains on the first experiences; after each, the mean accuracy on the validation samples so far."""
-    part_of = first(benchmark, experiences)
+def _validated(cfg: DictConfig, benchmark: Any) -> float:
+    """Trains on all experiences; the mean accuracy on their validation samples at the end."""
     options = loader_options(cfg)
     with explained(cfg):
-        strategy = make_strategy(cfg, part_of, ProgressBar())  # it is not shown
-        valid = list(part_of.valid_stream)
-        for number, part in enumerate(parts_to_train(strategy, part_of), 1):
+        strategy = make_strategy(cfg, benchmark, ProgressBar())  # it is not shown
+        for number, part in enumerate(parts_to_train(strategy, benchmark)):
             strategy.train(part, eval_streams=[], **options)
             if not all(parameter.isfinite().all() for parameter in strategy.model.parameters()):
-                raise FloatingPointError(f"the weights are not finite after experience {number - 1}")
-            seen = valid if isinstance(strategy, JointTraining) else valid[:number]
-            with torch.no_grad():
-                yield fmean(accuracies(strategy.eval(seen, **options), "valid"))
+                raise FloatingPointError(f"the weights are not finite after experience {number}")
+        with torch.no_grad():
+            return fmean(accuracies(strategy.eval(benchmark.valid_stream, **options), "valid"))
 
 
 def first(benchmark: Any, experiences: int | None) -> Any:

@@ -30,7 +30,7 @@ class Cut(BaseException):
 
 
 def runs(values: dict[str, Any]) -> Iterator[float]:
-    """Stands for training: some trials are best, some fall behind, and some fail."""
+    """Stands for three runs: some trials are best, some fall behind, and some fail."""
     for step in range(3):
         if values["optimizer.lr"] > 0.5 and step == 1:
             raise FloatingPointError("the loss is nan")
@@ -42,7 +42,7 @@ def make(folder: Path, *words: str) -> list[tuple[Any, ...]]:
     folder.mkdir(exist_ok=True)
     module.silence()
     storage = Storage(folder)
-    study = Study(storage, "gem", SPACE, read_settings(["tune.trials=14", *words]), seed=0)
+    study = Study(storage, "gem", SPACE, read_settings(["tune.trials=14", "tune.seeds=3", *words]), seed=0)
     with storage.working():
         while (found := study.next()) is not None:
             trial, values = found
@@ -127,21 +127,29 @@ def test_without_pruning_every_trial_is_complete_or_failed(tmp_path: Path) -> No
     assert all((state == "COMPLETE") == (reason is None) for _, state, *_, reason in trials)
 
 
-def test_the_first_experience_ends_no_trial(whole: tuple[list[tuple[Any, ...]], int]) -> None:
+def test_a_trial_ends_between_its_runs_or_is_complete(whole: tuple[list[tuple[Any, ...]], int]) -> None:
     pruned = [steps for _, state, _, _, steps, reason in whole[0] if state == "PRUNED" and reason is None]
     assert pruned
-    assert all(len(steps) == 2 for steps in pruned)
+    assert all(len(steps) < 3 for steps in pruned)
+    assert all(len(steps) == 3 for _, state, _, _, steps, _ in whole[0] if state == "COMPLETE")
+
+
+def test_a_trial_of_one_run_is_complete_however_low_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "runs", lambda values: iter([values["optimizer.lr"]]))
+    assert {state for _, state, *_ in make(tmp_path / "study", "tune.seeds=1")} == {"COMPLETE"}
 
 
 def test_a_grid_is_made_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(SPACE, "optimizer.lr")
     monkeypatch.setitem(globals(), "runs", lambda values: iter([values["strategy.gamma"]]))
-    trials = make(tmp_path / "study", "tune.sampler=grid")
+    trials = make(tmp_path / "study", "tune.sampler=grid", "tune.seeds=1")
     assert {tuple(params.values()) for _, _, _, params, *_ in trials} == {
         (gamma, m) for gamma in (0, 0.1, 0.5) for m in (1, 2, 3, 4)
     }
     assert len(trials) == 12
-    assert make(tmp_path / "study", "tune.sampler=grid") == trials
+    assert make(tmp_path / "study", "tune.sampler=grid", "tune.seeds=1") == trials
 
 
 def test_processes_share_the_trials_and_take_over_from_a_dead_one(tmp_path: Path) -> None:
