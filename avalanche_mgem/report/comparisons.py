@@ -120,9 +120,7 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     by_value = _by_value(front, candidates)
     if by_value is None:
         problem = f"{len(candidates)} methods are" if candidates else "no method is"
-        choices = (
-            f"{', '.join(shlex.quote(name) for name in candidates or names)}, or {ALL_PAIRS} for all pairs"
-        )
+        choices = ", ".join([*map(shlex.quote, candidates or names), f"or {ALL_PAIRS} for all pairs"])
         if baseline is None:
             return Baselines({}, f"{problem} called {wanted}; give --baseline one of {choices}")
         raise ValueError(f"--baseline {baseline}: {problem} called so; give one of {choices}")

@@ -1,7 +1,7 @@
 """The tables of a report as one reads them, and their spelling in Markdown, LaTeX and a terminal."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any
@@ -138,13 +138,13 @@ def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
         rows.append((f"{place + 1}. {method}", *[""] * (len(methods) - 1 - len(above)), *above))
     return Sheet(
         f"pairs_{metric}",
-        _square_caption(LABELS[metric], table, is_tested, {cell[:1] for row in rows for cell in row[1:]}),
+        _square_caption(LABELS[metric], table, is_tested, [cell for row in rows for cell in row[1:]]),
         ("method", *map(str, range(2, len(methods) + 1))),
         rows,
     )
 
 
-def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, begins: Collection[str]) -> str:
+def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, shown: Sequence[str]) -> str:
     n = sorted({0, *table["n"]} - {0}) or [0]
     seeds = " to ".join(map(str, dict.fromkeys((n[0], n[-1]))))
     sentences = [
@@ -159,11 +159,11 @@ def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, begins: Co
         )
     else:
         sentences.append(f"Fewer than {FEWEST_SEEDS} shared seeds are not tested, so there is no star.")
-    if "(" in begins:
+    if any(cell.startswith("(") for cell in shown):
         sentences.append(
             f"In parentheses: not tested (fewer than {FEWEST_SEEDS} shared seeds, or equal differences)."
         )
-    if _NONE in begins:
+    if _NONE in shown:
         sentences.append(f"{_NONE} no seed at which both have {label}.")
     return " ".join([*sentences, "All numbers are in differences.csv."])
 
