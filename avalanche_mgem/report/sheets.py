@@ -125,8 +125,10 @@ def pairs_sheets(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Sheet
     Returns:
         By heading; none for a metric that no pair has.
     """
-    metrics = table.groupby("metric", sort=False)
-    return {f"{LABELS[metric]} of all pairs": _square(str(metric), rows, methods) for metric, rows in metrics}
+    of_metric = {str(metric): rows for metric, rows in table.groupby("metric", sort=False)}
+    return {
+        f"{LABELS[metric]} of all pairs": _square(metric, rows, methods) for metric, rows in of_metric.items()
+    }
 
 
 def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
@@ -174,7 +176,7 @@ def _of_pair(row: Mapping[str, Any], is_tested: bool) -> str:
         return difference
     if isnan(row["p_corrected"]):
         return f"({difference})"
-    return difference + "*" * (row["p_corrected"] < SIGNIFICANT)
+    return f"{difference}*" if row["p_corrected"] < SIGNIFICANT else difference
 
 
 def published_sheet(table: pd.DataFrame) -> Sheet:
