@@ -1,4 +1,4 @@
-"""Which methods are compared: those of a front over one setting, and each one with its baseline."""
+"""Which methods are compared: those of a front over one setting, each with its baseline, or all pairs."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,9 @@ import pandas as pd
 
 from avalanche_mgem.report.methods import label_methods
 from avalanche_mgem.runs import ABSENT, text
+
+ALL_PAIRS = "all"
+"""In place of a baseline: every pair of methods is compared. It is never the name of a baseline."""
 
 _DEFAULT_SETTING, _DEFAULT_BASELINE = "memory_strength", "gem"
 
@@ -117,7 +120,7 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     by_value = _by_value(front, candidates)
     if by_value is None:
         problem = f"{len(candidates)} methods are" if candidates else "no method is"
-        choices = ", ".join(shlex.quote(name) for name in candidates or names)
+        choices = ", ".join([*map(shlex.quote, candidates or names), f"or {ALL_PAIRS} for all pairs"])
         if baseline is None:
             return Baselines({}, f"{problem} called {wanted}; give --baseline one of {choices}")
         raise ValueError(f"--baseline {baseline}: {problem} called so; give one of {choices}")
@@ -128,6 +131,20 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
         if name not in candidates and text(front.values[name]) in by_value
     }
     return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s")
+
+
+def by_accuracy(runs: pd.DataFrame) -> list[str]:
+    """The methods, that of the highest mean ACC over its seeds first; of equal ones the first of the table.
+
+    Args:
+        runs: ``Results.runs``.
+
+    Example:
+        >>> by_accuracy(pd.DataFrame({"method": ["gem", "gem", "ewc"], "acc": [0.5, 0.7, 0.8]}))
+        ['ewc', 'gem']
+    """
+    means = runs.groupby("method", sort=False)["acc"].mean()
+    return [str(name) for name in means.sort_values(ascending=False, kind="stable").index]
 
 
 def _of_family(methods: pd.DataFrame, front: Front | None, wanted: str) -> list[str]:

@@ -14,7 +14,7 @@ from avalanche_mgem.runs import ending_with_its_reader
 
 _DESCRIPTION = """\
 Makes a report of runs of mgem: tables of means with 95 % intervals over seeds, paired tests against a
-baseline, areas of fronts, and figures for a paper, in Markdown, CSV, LaTeX, PDF and PNG.
+baseline or of all pairs, areas of fronts, and figures for a paper, in Markdown, CSV, LaTeX, PDF and PNG.
 
 A method is a strategy with its settings; its runs differ in the seed. Methods are compared under one
 protocol (benchmark, samples, minibatch, epochs, model): runs of several are refused, and the error says what
@@ -26,6 +26,7 @@ examples:
   mgem-report runs/sweeps/gamma                    a sweep, into reports/TIME
   mgem-report runs --output paper/results          all runs below a folder; an older report there is replaced
   mgem-report runs --baseline ewc                  differences to another method than gem
+  mgem-report runs --baseline all                  all pairs of methods, corrected over all of them
   mgem-report runs --where strategy=gem,dmgem strategy.num_groups=2
                                                    only runs with these values of their config.yaml
   mgem-report runs --where environment.device=cpu  or of their environment.json
@@ -101,7 +102,7 @@ def _parser() -> ArgumentParser:
     add(
         "--baseline",
         metavar="METHOD",
-        help="what the others are compared with (default: gem, if it is there)",
+        help="what the others are compared with; all: every two methods (default: gem, if it is there)",
     )
     add(
         "--where", metavar="KEY=VALUE", nargs="+", action="extend", default=[],

@@ -15,15 +15,22 @@ _ROUNDING = {"device", "numpy", "platform", "threads", "torch"}  # docs/reproduc
 
 
 def comparison_notes(
-    results: Results, baselines: Baselines, front: Front | None, volumes: Hypervolumes | None
+    results: Results, baselines: Baselines | None, front: Front | None, volumes: Hypervolumes | None
 ) -> list[str]:
-    """One sentence for each reason why numbers cannot be compared as they stand."""
+    """One sentence for each reason why numbers cannot be compared as they stand.
+
+    Args:
+        results: all runs.
+        baselines: None if all pairs are compared.
+        front: if a setting varies.
+        volumes: if fronts have areas.
+    """
     return [
         *_seeds(results),
         *_not_compared(results, baselines, front),
         *_undefined(results),
         *_environments(results.environments),
-        *_fronts(front, volumes),
+        *_fronts(front, volumes, is_of_all_pairs=baselines is None),
     ]
 
 
@@ -41,7 +48,11 @@ def _seeds(results: Results) -> Iterator[str]:
         yield f"Fewer than {FEWEST_SEEDS} seeds are not tested, and give no star and no bootstrap: {names}."
 
 
-def _not_compared(results: Results, baselines: Baselines, front: Front | None) -> Iterator[str]:
+def _not_compared(results: Results, baselines: Baselines | None, front: Front | None) -> Iterator[str]:
+    if baselines is None:
+        if len(results.methods) == 1:
+            yield "There is one method, so there are no pairs to compare."
+        return
     if baselines.problem:
         yield f"There are no differences to a baseline: {baselines.problem}."
     used = set(baselines.of.values())
@@ -73,11 +84,13 @@ def _environments(environments: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _fronts(front: Front | None, volumes: Hypervolumes | None) -> Iterator[str]:
+def _fronts(front: Front | None, volumes: Hypervolumes | None, *, is_of_all_pairs: bool) -> Iterator[str]:
     if front is not None and volumes is None:
         yield f"No seed has LA and BWD at every {front.name} of every front, so there are no hypervolumes."
     if volumes is not None and volumes.left_out:
         yield f"Hypervolumes leave out seeds {_listed(set(volumes.left_out))}, which not all methods have."
+    if volumes is not None and is_of_all_pairs:
+        yield "All pairs have no baseline, so hypervolumes have no difference to one."
 
 
 def _counted(values: "pd.Series[str]") -> str:

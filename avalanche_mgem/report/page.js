@@ -4,7 +4,7 @@
 // An address that ends in #sort=TABLE,COLUMN or #sort=TABLE,COLUMN,descending opens sorted; columns count from 0.
 function valueOf(row, column, isNumber) {
   const text = row.cells[column].textContent.trim();
-  return isNumber ? parseFloat(text.replace(/^</, "")) : text;
+  return isNumber ? parseFloat(text.replace(/^[<(]/, "")) : text;
 }
 
 function sort(heading) {

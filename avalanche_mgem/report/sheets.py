@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import pandas as pd
@@ -111,6 +111,72 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
         ],
         texts=3,
     )
+
+
+def pairs_sheets(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Sheet]:
+    """The differences of all pairs as a square for each metric, filled above the diagonal.
+
+    Rows and columns have the same numbers, so that long names of methods make no wide columns.
+
+    Args:
+        table: of all pairs, from :func:`~avalanche_mgem.report.tables.differences_table`.
+        methods: in the order of the rows. The first of each pair is the table's ``method``.
+
+    Returns:
+        By heading; none for a metric that no pair has.
+    """
+    of_metric = {str(metric): rows for metric, rows in table.groupby("metric", sort=False)}
+    return {
+        f"{LABELS[metric]} of all pairs": _square(metric, rows, methods) for metric, rows in of_metric.items()
+    }
+
+
+def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
+    is_tested = bool((table["n"] >= FEWEST_SEEDS).any())
+    cells = {(row["method"], row["baseline"]): _of_pair(row, is_tested) for row in _rows(table)}
+    rows = []
+    for place, method in enumerate(methods):
+        above = [cells.get((method, other), _NONE) for other in methods[place + 1 :]]
+        rows.append((f"{place + 1}. {method}", *[""] * (len(methods) - 1 - len(above)), *above))
+    return Sheet(
+        f"pairs_{metric}",
+        _square_caption(LABELS[metric], table, is_tested, [cell for row in rows for cell in row[1:]]),
+        ("method", *map(str, range(2, len(methods) + 1))),
+        rows,
+    )
+
+
+def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, shown: Sequence[str]) -> str:
+    n = sorted({0, *table["n"]} - {0}) or [0]
+    seeds = " to ".join(map(str, dict.fromkeys((n[0], n[-1]))))
+    sentences = [
+        f"Row minus column: mean paired difference of {label} at {seeds} shared seed{'s' * (n[-1] != 1)}; "
+        "methods in the order of mean ACC."
+    ]
+    if is_tested:
+        tests = int(table["p_corrected"].notna().sum())
+        sentences.append(
+            f"* p < {SIGNIFICANT} of the paired t-test, corrected by Holm over {tests} "
+            f"pair{'s' * (tests != 1)} of methods."
+        )
+    else:
+        sentences.append(f"Fewer than {FEWEST_SEEDS} shared seeds are not tested, so there is no star.")
+    if any(cell.startswith("(") for cell in shown):
+        sentences.append(
+            f"In parentheses: not tested (fewer than {FEWEST_SEEDS} shared seeds, or equal differences)."
+        )
+    if _NONE in shown:
+        sentences.append(f"{_NONE} no seed at which both have {label}.")
+    return " ".join([*sentences, "All numbers are in differences.csv."])
+
+
+def _of_pair(row: Mapping[str, Any], is_tested: bool) -> str:
+    difference = _mean(row["difference"], nan, 3, sign="+")
+    if not is_tested or difference == _NONE:
+        return difference
+    if isnan(row["p_corrected"]):
+        return f"({difference})"
+    return f"{difference}*" if row["p_corrected"] < SIGNIFICANT else difference
 
 
 def published_sheet(table: pd.DataFrame) -> Sheet:

@@ -1,6 +1,6 @@
 """The tables of a report as frames of full precision."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +47,19 @@ def _shared_machine(environments: pd.DataFrame) -> "pd.Series[bool]":
     return ~environments[at_once].isin(["1", ABSENT])
 
 
-def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.DataFrame:
-    """Paired differences to each method's baseline at equal seeds, p corrected by Holm for each metric.
+def differences_table(results: Results, compared: Collection[tuple[str, str]]) -> pd.DataFrame:
+    """Paired differences of methods at equal seeds, p corrected by Holm for each metric.
 
-    The tests of one metric are one family. Fewer than five pairs are not tested.
+    The tests of one metric are one family. Fewer than five seeds are not tested.
+
+    Args:
+        results: all runs.
+        compared: each method with its baseline, or with another one of all pairs.
 
     Returns:
-        A row for each metric and method: ``metric``, ``method``, ``baseline``, ``n`` pairs, ``difference``,
-        ``half_width``, ``p``, ``p_corrected``, ``seeds`` and ``seeds_left_out``.
+        A row for each metric and each two methods that have it: ``metric``, ``method``, ``baseline`` (the
+        other one), ``n`` pairs of seeds, ``difference``, ``half_width``, ``p``, ``p_corrected``, ``seeds``
+        and ``seeds_left_out``.
     """
     rows = []
     for metric in COMPARED:
@@ -62,11 +67,11 @@ def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.Data
             str(method): dict(zip(runs["seed"], runs[metric], strict=True))
             for method, runs in results.runs.dropna(subset=[metric]).groupby("method", sort=False)
         }
-        pairs = [(name, baselines[name]) for name in values if baselines.get(name, "") in values]
-        compared = [paired_difference(values[method], values[other]) for method, other in pairs]
-        corrected = holm([comparison.p for comparison in compared])
-        for (method, other), comparison, p_corrected in zip(pairs, compared, corrected, strict=True):
-            mean = comparison.difference
+        pairs = [(method, other) for method, other in compared if method in values and other in values]
+        differences = [paired_difference(values[method], values[other]) for method, other in pairs]
+        corrected = holm([difference.p for difference in differences])
+        for (method, other), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
+            mean = difference.difference
             rows.append(
                 {
                     "metric": metric,
@@ -75,10 +80,10 @@ def differences_table(results: Results, baselines: Mapping[str, str]) -> pd.Data
                     "n": mean.n,
                     "difference": mean.mean,
                     "half_width": mean.half_width,
-                    "p": comparison.p,
+                    "p": difference.p,
                     "p_corrected": p_corrected,
-                    "seeds": _seeds(comparison.seeds),
-                    "seeds_left_out": _seeds(comparison.left_out),
+                    "seeds": _seeds(difference.seeds),
+                    "seeds_left_out": _seeds(difference.left_out),
                 }
             )
     texts = ["metric", "method", "baseline", "n", "seeds", "seeds_left_out"]

@@ -1,14 +1,15 @@
 """From run folders to a results folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from avalanche_mgem.report._document import as_markdown, document
-from avalanche_mgem.report.comparisons import Front, find_baselines, find_front
+from avalanche_mgem.report.comparisons import ALL_PAIRS, Front, by_accuracy, find_baselines, find_front
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.load import load_results
 from avalanche_mgem.report.notes import comparison_notes
@@ -21,6 +22,7 @@ from avalanche_mgem.report.sheets import (
     differences_sheet,
     hypervolume_sheet,
     latex,
+    pairs_sheets,
     published_sheet,
     results_sheet,
 )
@@ -73,7 +75,8 @@ def report(
         out: a folder for the report; an older report there is replaced whole. None (default) takes a new one
             below ``reports``.
         where: takes only some runs.
-        baseline: a method or strategy; None takes ``gem`` if there is one.
+        baseline: a method or strategy; None takes ``gem`` if there is one. ``"all"`` compares all pairs of
+            methods, and is the name of no baseline.
         front: a setting that varies within a strategy; None takes the memory strength if it does.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
         html: also writes ``report.html``, one page to send.
@@ -93,25 +96,34 @@ def report(
     check_folder(folder)
     results = load_results(*runs, where=where)
     varying = find_front(results.methods, front)
-    baselines = find_baselines(results.methods, varying, baseline)
-    volumes = _hypervolumes(results, varying, baselines.of, reference)
+    baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, varying, baseline)
+    used = set() if baselines is None else set(baselines.of.values())
+    volumes = _hypervolumes(results, varying, used, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
     published = published_table(results, tables["results"])
     if len(published):
         tables["published"] = published
         sheets["Published numbers of the same protocol"] = published_sheet(published)
-    if baselines.of:
-        tables["differences"] = differences_table(results, baselines.of)
-        sheets["Differences to the baseline"] = differences_sheet(tables["differences"])
+    order = by_accuracy(results.runs)
+    compared = list(combinations(order, 2)) if baselines is None else list(baselines.of.items())
+    in_files_only: list[Sheet] = []  # all pairs are too many rows to read
+    if compared:
+        tables["differences"] = differences_table(results, compared)
+        listed = differences_sheet(tables["differences"])
+        if baselines is None:
+            sheets |= pairs_sheets(tables["differences"], order)
+            in_files_only.append(listed)
+        else:
+            sheets["Differences to the baseline"] = listed
     if volumes is not None and varying is not None:
         tables["hypervolumes"] = volumes.table
         sheets["Fronts"] = hypervolume_sheet(volumes, varying.name)
     notes = comparison_notes(results, baselines, varying, volumes)
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
-        _write_tables(fresh, {**tables, "runs": results.runs}, sheets)
+        _write_tables(fresh, {**tables, "runs": results.runs}, [*sheets.values(), *in_files_only])
         (fresh / "figures").mkdir()
-        figures = write_figures(results, varying, fresh / "figures", set(baselines.of.values()))
+        figures = write_figures(results, varying, fresh / "figures", used)
         made = document(results, sheets, figures, notes, command)
         (fresh / "report.md").write_text(as_markdown(made), encoding="utf-8")
         if html:
@@ -123,20 +135,19 @@ def report(
 def _hypervolumes(
     results: Results,
     front: Front | None,
-    baselines: Mapping[str, str],
+    used: set[str],
     reference: tuple[float, float] | None,
 ) -> Hypervolumes | None:
     if front is None:
         if reference is not None:
             raise ValueError("--reference: there is no front whose area it would bound; give --front")
         return None
-    used = set(baselines.values())
     family = next((name for name, methods in front.curves.items() if used.intersection(methods)), None)
     return hypervolumes(results, front, family, reference)
 
 
-def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], sheets: Mapping[str, Sheet]) -> None:
+def _write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], sheets: Iterable[Sheet]) -> None:
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
-    for sheet in sheets.values():
+    for sheet in sheets:
         (folder / f"{sheet.name}.tex").write_text(latex(sheet), encoding="utf-8")

@@ -58,6 +58,15 @@ def test_a_click_sorts_and_one_more_turns_it_round(page: Path) -> None:
     assert column(dom, "results", 0)[0] == "naive"
 
 
+def test_a_square_of_all_pairs_is_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from report.conftest import write_one_figure, write_three
+
+    monkeypatch.setattr("avalanche_mgem.report.write.write_figures", write_one_figure)
+    made = report(write_three(tmp_path), out=tmp_path / "report", baseline="all", html=True)
+    dom = opened(made.folder / "report.html", "#sort=pairs_acc,2,descending", "--dump-dom")
+    assert column(dom, "pairs_acc", 2) == ["(+0.060)", "+0.030*", ""]
+
+
 def test_the_page_is_drawn(page: Path) -> None:
     picture = page.parent.parent / "page.png"
     opened(page, "#sort=results,2", f"--screenshot={picture}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import avalanche_mgem
-from avalanche_mgem.report import load_results
+from avalanche_mgem.report import load_results, report
 from avalanche_mgem.report.main import main
 
 IN_REPORT = {
@@ -171,9 +171,50 @@ def test_a_report_without_gem_has_tables_and_curves(write_run, tmp_path: Path, c
         "runs.csv",
     }
     assert set(os.listdir(report)) == files
-    assert "no method is called gem; give --baseline one of naive, ewc." in (report / "report.md").read_text()
+    sentence = "no method is called gem; give --baseline one of naive, ewc, or all for all pairs."
+    assert sentence in (report / "report.md").read_text()
     main([str(sweep), "--output", str(report), "--baseline", "ewc"])
     assert set(os.listdir(report)) == files - {"report.html"} | {"differences.csv", "differences.tex"}
+
+
+@pytest.mark.usefixtures("_one_figure")
+def test_all_pairs(write_run, tmp_path: Path) -> None:
+    """Of methods at any memory strength; a strategy that is called all is one like the others."""
+    for seed in range(2):
+        write_run(f"sweep/all-{seed}", "all", seed)
+        for gamma in (0, 1):
+            write_run(f"sweep/gem-{gamma}-{seed}", "gem", seed, settings={"memory_strength": gamma})
+    report = tmp_path / "report"
+    main([str(tmp_path / "sweep"), "--output", str(report), "--baseline", "all", "--html"])
+    assert set(os.listdir(report)) == IN_REPORT | {
+        *("report.html", "pairs_acc.tex", "pairs_bwd.tex", "pairs_la.tex"),
+    }
+    with (report / "differences.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    methods = {"all", "gem memory_strength=0", "gem memory_strength=1"}
+    for metric in ("acc", "bwd", "la"):
+        pairs = [{row["method"], row["baseline"]} for row in rows if row["metric"] == metric]
+        assert len(pairs) == 3
+        assert all(methods - {name} in pairs for name in methods)
+    assert len(re.findall(r"^(?:ACC|BWD|LA) & ", (report / "differences.tex").read_text(), re.MULTILINE)) == 9
+    text = (report / "report.md").read_text()
+    for part in (
+        "## ACC of all pairs\n\n| method | 2 | 3 |\n", "## BWD of all pairs\n", "## LA of all pairs\n",
+        "Fewer than 5 shared seeds are not tested", "- All pairs have no baseline, so hypervolumes have no",
+    ):  # fmt: skip
+        assert part in text
+    assert "to a baseline" not in text
+    assert "Differences" not in text
+    for name in ("pairs_acc", "pairs_bwd", "pairs_la", "hypervolumes"):
+        assert f'<table id="{name}">' in (report / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("_one_figure")
+def test_one_method_has_no_pairs(write_run, tmp_path: Path) -> None:
+    made = report(write_run("naive", "naive"), out=tmp_path / "report", baseline="all")
+    assert "There is one method, so there are no pairs to compare." in made.notes
+    assert list(made.tables) == ["results"]
+    assert not list(made.folder.glob("pairs*"))
 
 
 @pytest.mark.usefixtures("_one_figure")

@@ -1,21 +1,24 @@
 import json
 import re
+from itertools import combinations
 
 import pandas as pd
 import pytest
+from report.conftest import random_matrix, write_three
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import find_front
+from avalanche_mgem.report.comparisons import by_accuracy, find_front
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
     hypervolume_sheet,
     latex,
     markdown,
+    pairs_sheets,
     print_results,
     results_sheet,
 )
-from avalanche_mgem.report.tables import hypervolumes, results_table
+from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table
 
 NASTY = r"a_b & 5% of $x$ #1 {y} ~z^2 \n <c> | d*"
 
@@ -33,6 +36,76 @@ def test_only_the_corrected_p_is_marked() -> None:
     sheet = differences(0.049, 0.05, float("nan"))
     assert [row[-2:] for row in sheet.rows] == [("<0.001", "0.049*"), ("<0.001", "0.050"), ("<0.001", "-")]
     assert "Holm" in sheet.caption
+
+
+def squares(folder) -> dict[str, Sheet]:
+    results = load_results(folder)
+    order = by_accuracy(results.runs)
+    return pairs_sheets(differences_table(results, list(combinations(order, 2))), order)
+
+
+def test_all_pairs_are_a_square_above_its_diagonal(tmp_path) -> None:
+    sheets = squares(write_three(tmp_path))
+    assert list(sheets) == ["ACC of all pairs", "BWD of all pairs", "LA of all pairs"]
+    assert [sheet.name for sheet in sheets.values()] == ["pairs_acc", "pairs_bwd", "pairs_la"]
+    acc, bwd, _ = sheets.values()
+    assert acc.header == ("method", "2", "3")
+    assert acc.rows == [
+        ("1. dmgem", "+0.030*", "(+0.060)"),
+        ("2. pmgem", "", "+0.030*"),
+        ("3. gem", "", ""),
+    ]
+    assert acc.caption == (
+        "Row minus column: mean paired difference of ACC at 5 shared seeds; methods in the order of mean ACC."
+        " * p < 0.05 of the paired t-test, corrected by Holm over 2 pairs of methods. In parentheses: not "
+        "tested (fewer than 5 shared seeds, or equal differences). All numbers are in differences.csv."
+    )
+    assert [row[1:] for row in bwd.rows] == [("(+0.000)", "(+0.000)"), ("", "(+0.000)"), ("", "")]
+    assert "over 0 pairs of methods" in bwd.caption
+
+
+def test_a_large_corrected_p_has_no_star(tmp_path) -> None:
+    table = pd.DataFrame(
+        [
+            {"metric": "acc", "method": "a", "baseline": "b", "n": 5, "difference": -0.0001, "p_corrected": p}
+            for p in (0.049, 0.05)
+        ]
+    )
+    for number, cell in enumerate(("+0.000*", "+0.000")):
+        (sheet,) = pairs_sheets(table.iloc[[number]], ["a", "b"]).values()
+        assert sheet.rows == [("1. a", cell), ("2. b", "")]
+        assert "over 1 pair of methods." in sheet.caption
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_all_pairs_of_few_seeds_have_no_star(write_run, tmp_path, seeds: int) -> None:
+    for seed in range(seeds):
+        write_run(f"gem{seed}", "gem", seed)
+        write_run(f"pmgem{seed}", "pmgem", seed)
+    for sheet in squares(tmp_path).values():
+        assert re.fullmatch(r"[+-]0\.\d{3}", sheet.rows[0][1])
+        assert f"at {seeds} shared seed{'s' * (seeds > 1)}; " in sheet.caption
+        assert "Fewer than 5 shared seeds are not tested, so there is no star." in sheet.caption
+        assert "p <" not in sheet.caption
+        assert "parentheses" not in sheet.caption
+
+
+def test_methods_have_one_number_in_all_squares(write_run, tmp_path) -> None:
+    """Joint training has no BWD, and the last method shares no seed with the others."""
+    for seed in range(6):
+        if seed < 5:
+            write_run(f"joint{seed}", "joint", seed, matrix=random_matrix(seed, 0.9)[[0, -1]])
+        if seed != 1:
+            write_run(f"gem{seed}", "gem", seed, matrix=random_matrix(seed, 0.5))
+        write_run(f"pmgem{seed}", "pmgem", seed, matrix=random_matrix(10 + seed, 0.5))
+    write_run("naive", "naive", 9, matrix=random_matrix(0, 0.1))
+    acc, bwd, _ = squares(tmp_path).values()
+    assert [row[0].split()[1] for row in acc.rows] == [row[0].split()[1] for row in bwd.rows]
+    assert acc.rows[0][0] == "1. joint"
+    assert bwd.rows[0][1:] == ("-", "-", "-")
+    assert [row[3] for row in acc.rows] == ["-", "-", "-", ""]
+    assert "at 4 to 5 shared seeds;" in acc.caption
+    assert "- no seed at which both have ACC." in acc.caption
 
 
 def test_without_five_seeds_a_sentence_stands_for_p_and_stars() -> None:

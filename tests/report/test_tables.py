@@ -1,12 +1,13 @@
 import shlex
+from itertools import combinations
 
 import numpy as np
 import pytest
-from report.conftest import random_matrix
+from report.conftest import random_matrix, write_three
 from scipy.stats import ttest_rel
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import Baselines, find_baselines, find_front
+from avalanche_mgem.report.comparisons import Baselines, by_accuracy, find_baselines, find_front
 from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table
@@ -24,7 +25,7 @@ def test_means_over_seeds(results) -> None:
 
 def test_differences_are_paired_and_corrected_for_each_metric(results) -> None:
     baselines = find_baselines(results.methods, None, "naive").of
-    table = differences_table(results, baselines)
+    table = differences_table(results, baselines.items())
     wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
     assert table.groupby("metric").size().to_dict() == {"acc": 6, "bwd": 6, "la": 6}
     for metric, rows in table.groupby("metric"):
@@ -33,6 +34,56 @@ def test_differences_are_paired_and_corrected_for_each_metric(results) -> None:
             assert row["p"] == pytest.approx(expected.pvalue)
             assert row["n"] == 5
         assert rows["p_corrected"].tolist() == holm(rows["p"].tolist())
+
+
+def test_all_pairs_are_one_family_for_each_metric(results) -> None:
+    order = by_accuracy(results.runs)
+    table = differences_table(results, list(combinations(order, 2)))
+    wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
+    assert order == sorted(order, key=lambda method: -wide["acc", method].mean())
+    for metric, rows in table.groupby("metric"):
+        pairs = {frozenset(pair) for pair in zip(rows["method"], rows["baseline"], strict=True)}
+        assert len(rows) == len(pairs) == 7 * 6 / 2
+        tested = rows[rows["p"].notna()]
+        assert len(tested) == 18  # dmgem's accuracy is gem's and .02 at each of the three memory strengths
+        expected = [
+            ttest_rel(wide[metric, row.method], wide[metric, row.baseline]).pvalue
+            for row in tested.itertuples()
+        ]
+        assert tested["p"].tolist() == pytest.approx(expected)
+        # Holm's: 18 times the smallest, 17 times the next or that if it is larger, and so on.
+        corrected = np.minimum(np.maximum.accumulate(np.arange(18, 0, -1) * np.sort(expected)), 1)
+        assert np.sort(tested["p_corrected"]) == pytest.approx(corrected)
+    assert (table.query("metric == 'acc'")["difference"] >= 0).all()
+
+
+def test_a_pair_by_hand(tmp_path) -> None:
+    """Differences of .01 to .05: t is 3 times the root of 2, whose p has a closed form at 4 degrees."""
+    results = load_results(write_three(tmp_path))
+    order = by_accuracy(results.runs)
+    assert order == ["dmgem", "pmgem", "gem"]
+    table = differences_table(results, list(combinations(order, 2))).query("metric == 'acc'")
+    assert table["method"].tolist() == ["dmgem", "dmgem", "pmgem"]
+    assert table["baseline"].tolist() == ["pmgem", "gem", "gem"]
+    assert table["difference"].tolist() == pytest.approx([0.03, 0.06, 0.03])
+    p = 1 - 0.75 * (18 / 5.5) ** 0.5 * (1 - 18 / 5.5 / 12)
+    assert p == pytest.approx(0.01324, abs=1e-5)
+    assert table["p"].tolist() == pytest.approx([p, np.nan, p], nan_ok=True)  # equal differences: no test
+    assert table["p_corrected"].tolist() == pytest.approx([2 * p, np.nan, 2 * p], nan_ok=True)
+
+
+def test_all_pairs_are_compared_at_the_seeds_they_share(write_run, tmp_path) -> None:
+    """The order is that of the means over all seeds, so the sign at the shared ones can be another."""
+    for strategy, accuracies in (("gem", {0: 0.5, 1: 0.9}), ("pmgem", {0: 0.6}), ("dmgem", {2: 0.1})):
+        for seed, accuracy in accuracies.items():
+            write_run(f"{strategy}{seed}", strategy, seed, matrix=np.full((3, 2), accuracy))
+    results = load_results(tmp_path)
+    order = by_accuracy(results.runs)
+    assert order == ["gem", "pmgem", "dmgem"]
+    table = differences_table(results, list(combinations(order, 2))).query("metric == 'acc'")
+    assert table["n"].tolist() == [1, 0, 0]
+    assert table["difference"].tolist() == pytest.approx([-0.1, np.nan, np.nan], nan_ok=True)
+    assert table["seeds_left_out"].tolist() == ["1", "0 1 2", "0 2"]
 
 
 def test_seconds_are_a_result_only_where_runs_were_alone(write_run, tmp_path) -> None:
@@ -67,7 +118,7 @@ def test_seeds_that_are_not_common_are_named(write_run, tmp_path) -> None:
     for seed in (1, 2, 5):
         write_run(f"naive{seed}", "naive", seed)
     results = load_results(tmp_path)
-    row = differences_table(results, {"naive": "gem"}).iloc[0]
+    row = differences_table(results, [("naive", "gem")]).iloc[0]
     assert (row["n"], row["seeds"], row["seeds_left_out"]) == (2, "1 2", "0 5")
 
 
@@ -75,7 +126,7 @@ def test_a_metric_that_a_method_lacks_is_not_compared(write_run, tmp_path) -> No
     for seed in (0, 1):
         write_run(f"gem{seed}", "gem", seed)
         write_run(f"joint{seed}", "joint", seed, matrix=random_matrix(seed + 9)[[0, -1]])
-    table = differences_table(load_results(tmp_path), {"joint": "gem"})
+    table = differences_table(load_results(tmp_path), [("joint", "gem")])
     assert table["metric"].tolist() == ["acc"]
 
 
@@ -150,7 +201,8 @@ def test_without_a_gem_there_are_no_differences_but_a_sentence(results) -> None:
     methods = results.methods
     two = find_baselines(methods.loc[["naive", "dmgem memory_strength=0"]], None, None)
     assert two.of == {}
-    assert two.problem == "no method is called gem; give --baseline one of naive, 'dmgem memory_strength=0'"
+    names = "naive, 'dmgem memory_strength=0', or all for all pairs"
+    assert two.problem == f"no method is called gem; give --baseline one of {names}"
     several = find_baselines(methods, None, None)
     assert several.of == {}
     assert several.problem.startswith(
@@ -170,7 +222,7 @@ def test_every_name_that_an_error_lists_is_a_baseline(write_run, tmp_path) -> No
     methods = load_results(tmp_path).methods
     with pytest.raises(ValueError, match="give one of ") as error:
         find_baselines(methods, find_front(methods, None), "absent")
-    listed = shlex.split(str(error.value).partition("give one of ")[2])
+    listed = shlex.split(str(error.value).partition("give one of ")[2].removesuffix(", or all for all pairs"))
     names = [name.removesuffix(",") for name in listed]
     assert names == methods.index.tolist()
     for name in names:
