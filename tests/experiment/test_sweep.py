@@ -301,7 +301,7 @@ def test_launchers_run_a_sweep_though_a_run_dies(
     words = ["strategy=deadly,naive", *SMALL, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     options = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray_cluster" else []
     process = start(tmp_path, own_strategies, *MINE, f"hydra/launcher={launcher}", *options, *words)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 2, err
     (run,) = runs(tmp_path / "sweep").values()
     made_by = json.loads((run / "environment.json").read_text())
