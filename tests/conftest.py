@@ -1,7 +1,9 @@
 """Fixtures of all tests, among them small data sets of random images in the form of well-known ones."""
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 from torchvision.datasets import CIFAR100, MNIST
+
+from avalanche_mgem import timing
 
 # A test fails for what it finds, never for its time: two workers share two cores.
 settings.register_profile("no deadline", deadline=None)
@@ -19,6 +23,19 @@ def pytest_collection_finish() -> None:
     """Keeps the garbage collector from what was imported: that took an eighth of the tests' time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """The package's clock stands still unless this is called, so that a busy machine changes nothing."""
+    seconds = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal seconds
+        seconds += more
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: seconds))
+    return advance
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,7 @@
 import pytest
 import torch
 
-from avalanche_mgem import timing
 from avalanche_mgem.timing import Timeline, now, phase, wait_for
-
-
-@pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch):
-    """A clock that stands still unless this is called."""
-    now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-
-    def advance(seconds: float) -> None:
-        now[0] += seconds
-
-    return advance
 
 
 def test_every_moment_is_in_one_phase(pass_time) -> None:

@@ -2,7 +2,6 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,31 +86,26 @@ def test_all_phases_of_a_projection_are_measured() -> None:
     assert "constraints K: 2, modules m: 2, " in measure("strategy=pdmgem").description
 
 
-class StandingClock:
-    """A clock that only the test moves, so that a busy machine changes nothing."""
+@pytest.fixture
+def takes_a_second(
+    monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
+) -> Callable[[Any, str], None]:
+    """Lets a function of a class or module take a second, and all else none."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seconds = 0.0
-        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: self.seconds))
-
-    def moves_in(self, monkeypatch: pytest.MonkeyPatch, owner: Any, function: str) -> None:
-        """Lets a function take a second."""
+    def replaced(owner: Any, function: str) -> None:
         original = getattr(owner, function)
 
         def slow(*args: Any, **kwargs: Any) -> Any:
-            self.seconds += 1
+            pass_time(1)
             return original(*args, **kwargs)
 
         monkeypatch.setattr(owner, function, slow)
 
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
-    return StandingClock(monkeypatch)
+    return replaced
 
 
-def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch, clock: StandingClock) -> None:
-    clock.moves_in(monkeypatch, ProgressBar, "after_training_iteration")
+def test_a_step_is_what_a_clock_says(takes_a_second: Callable[[Any, str], None]) -> None:
+    takes_a_second(ProgressBar, "after_training_iteration")
     assert [sum(step.seconds.values()) for step in measure("steps=7").steps] == [1.0] * 7
 
 
@@ -133,14 +127,9 @@ def test_a_step_is_what_a_clock_says(monkeypatch: pytest.MonkeyPatch, clock: Sta
     ],
 )
 def test_time_is_where_it_is_spent(
-    monkeypatch: pytest.MonkeyPatch,
-    clock: StandingClock,
-    owner: Any,
-    function: str,
-    phase: str,
-    strategy: str,
+    takes_a_second: Callable[[Any, str], None], owner: Any, function: str, phase: str, strategy: str
 ) -> None:
-    clock.moves_in(monkeypatch, owner, function)
+    takes_a_second(owner, function)
     result = measure(f"strategy={strategy}", "steps=2")
     inside = sum(step.seconds[phase] for step in result.steps)
     assert inside == sum(sum(step.seconds.values()) for step in result.steps) >= 1
@@ -148,9 +137,9 @@ def test_time_is_where_it_is_spent(
 
 @pytest.mark.parametrize(("function", "phase"), [("_unpack_minibatch", "data"), ("forward", "network")])
 def test_evaluation_is_divided_too(
-    monkeypatch: pytest.MonkeyPatch, clock: StandingClock, function: str, phase: str
+    takes_a_second: Callable[[Any, str], None], function: str, phase: str
 ) -> None:
-    clock.moves_in(monkeypatch, SupervisedTemplate, function)
+    takes_a_second(SupervisedTemplate, function)
     result = measure("strategy=naive", "eval_mb_size=40")
     assert result.samples == 80
     assert result.evaluation.seconds[phase] == sum(result.evaluation.seconds.values()) == 2
