@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import CIFAR10, MNIST
 from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomRotation, ToTensor
 
-from avalanche_mgem.data._files import DecodedImages, LabelledTensors, RGBImages
+from avalanche_mgem.data._datasets import DecodedImages, LabelledTensors, RGBImages
 
 
 class UnknownError(Exception):

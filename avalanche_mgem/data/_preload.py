@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from avalanche_mgem.data._batches import batched
-from avalanche_mgem.data._files import ImageFileError
+from avalanche_mgem.data._datasets import ImageFileError
 from avalanche_mgem.data._images import Source, UnknownError
 
 _GROUPS = ("train", "eval")
@@ -28,7 +28,7 @@ def preload(benchmark: CLScenario, device: str | torch.device | None = None) -> 
     the filling of a memory. The minibatches are equal bit for bit.
 
     - Known data sets: torchvision's MNIST and its relatives, CIFAR-10, CIFAR-100, ``TensorDataset``, and this
-      package's image folders.
+      package's digits and image folders.
     - Known transforms: ``Compose``, ``ToTensor``, ``Normalize``, Avalanche's permutation of pixels, and
       rotations by a fixed angle.
     - Anything else, such as a random crop, is left to Avalanche, and a warning names it. Training and
