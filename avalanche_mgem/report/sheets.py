@@ -147,7 +147,7 @@ def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
 
 
 def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, shown: Sequence[str]) -> str:
-    n = sorted({0, *table["n"]} - {0}) or [0]
+    n = sorted({*table["n"]} - {0}) or [0]
     seeds = " to ".join(map(str, dict.fromkeys((n[0], n[-1]))))
     sentences = [
         f"Row minus column: mean paired difference of {label} at {seeds} shared seed{'s' * (n[-1] != 1)}; "
