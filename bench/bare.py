@@ -34,7 +34,7 @@ def bare_step(
     x, y, sizes = groups.x, groups.y, groups.sizes
     group_of = members(((sizes, 0, 1),), len(sizes), g.dtype, g.device)
     shares = (group_of / group_of.sum(dim=0)).sum(dim=1, keepdim=True)  # a sample's weight in a mean
-    rows = torch.arange(len(x))
+    rows = torch.arange(len(x), device=x.device)
 
     @torch.no_grad()
     def step() -> Tensor:

@@ -90,12 +90,22 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _chosen(names: Sequence[str] | None) -> list[Row]:
-    """The rows with these names, in the order of the table. None chooses all."""
+    """The rows with these names, in the order of the table; None chooses all that can be measured here."""
     known = {row.name for row in ROWS}
     for name in names or ():
         if name not in known:
             raise UserError(f"there is no row {name!r}; {allowed(name, known)}")
-    return [row for row in ROWS if names is None or row.name in names]
+    if names is None:
+        return [row for row in ROWS if _is_there(row.device)]
+    chosen = [row for row in ROWS if row.name in names]
+    for row in chosen:
+        if not _is_there(row.device):
+            raise UserError(f"the row {row.name} needs a GPU with CUDA, and torch sees none")
+    return chosen
+
+
+def _is_there(device: str) -> bool:
+    return device == "cpu" or torch.cuda.is_available()
 
 
 def _measure(rows: Sequence[Row], args: argparse.Namespace) -> int:
@@ -103,9 +113,9 @@ def _measure(rows: Sequence[Row], args: argparse.Namespace) -> int:
     failed = False
     results: list[tuple[Row, Record]] = []
     with Reporter() as report, quiet():
-        options = Options(args.dataset_root.resolve(), args.seed, args.quick, report)
         for row in rows:
             report.row(row.name)
+            options = Options(args.dataset_root.resolve(), args.seed, args.quick, report, row.device)
             torch.set_num_threads(row.threads or args.threads)
             kept = record(row, row.measure(options), options, state)
             results.append((row, kept))

@@ -16,6 +16,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from avalanche_mgem import MGEM, MGEMPlugin
+from avalanche_mgem.references._trial import exact_products
 from bench.data import Stream
 from bench.row import Agreement
 from bench.stock import SameMemoryGEMPlugin
@@ -44,7 +45,9 @@ class MidStream:
         strategy.model.train()
         strategy._before_training_exp()
         self.strategy = strategy
-        self.minibatches: list[list[Tensor]] = [list(minibatch) for minibatch in strategy.dataloader]
+        self.minibatches: list[list[Tensor]] = [
+            [part.to(strategy.device) for part in minibatch] for minibatch in strategy.dataloader
+        ]
         self.minibatch = self.minibatches[0]
 
     def step(self) -> None:
@@ -84,14 +87,16 @@ def gradients(model: nn.Module) -> Tensor:
     )
 
 
-def trained(model: nn.Module, stream: Stream, seed: int, lr: float = 0.1) -> nn.Module:
+def trained(model: nn.Module, stream: Stream, seed: int, lr: float = 0.1, device: str = "cpu") -> nn.Module:
     """The model after plain training on all experiences but the last. Gradients conflict as in a run."""
     torch.manual_seed(seed)
+    model.to(device)
     strategy = Naive(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=lr),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=10,
+        device=device,
         evaluator=silent(),
     )
     strategy.train(stream[:-1], eval_streams=[])
@@ -145,7 +150,8 @@ def same_update(mine: MidStream, stock: MidStream) -> Agreement:
     """Compares the updates of one step, under the absolute ridge, which is that of Avalanche's GEM."""
     plugin = mine.plugin()
     default, plugin.projector.ridge = plugin.projector.ridge, "absolute"
-    z, expected = mine.update(), stock.update()
+    with exact_products(torch.device(mine.strategy.device)):
+        z, expected = mine.update(), stock.update()
     plugin.projector.ridge = default
     return relative_difference(z, expected)
 
@@ -166,6 +172,7 @@ def _arguments(model: nn.Module) -> dict[str, Any]:
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.0),  # equal weights in every repetition
         "criterion": nn.CrossEntropyLoss(),
         "train_mb_size": 10,
+        "device": next(model.parameters()).device,
         "train_epochs": 0,  # train() fills the memories and takes no step
         "evaluator": silent(),
     }

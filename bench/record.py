@@ -44,6 +44,7 @@ def record(row: Row, measured: Measured, options: Options, machine: Record) -> R
         "settings": dict(measured.settings),
         "seed": options.seed,
         "threads": {"torch": torch.get_num_threads(), "blas": _blas_threads()},
+        "device": options.device if options.device == "cpu" else torch.cuda.get_device_name(options.device),
         "date": datetime.now(UTC).date().isoformat(),
         **machine,
     }

@@ -121,6 +121,8 @@ def _machines(results: Results) -> str:
         versions = ", ".join(f"{name} {value}" for name, value in kept["versions"].items())
         threads = f"{kept['threads']['torch']} torch threads, {kept['threads']['blas']} of NumPy's BLAS"
         where = f"{kept['machine']['cpu']}, {kept['machine']['cores']} cores; {threads}; {versions}"
+        if kept.get("device", "cpu") != "cpu":
+            where = f"{kept['device']}; {where}"
         found.setdefault(where, []).append(row.name)
     if len(found) == 1:
         return f"All rows: {next(iter(found))}."

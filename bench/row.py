@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal
 
+from avalanche_mgem.timing import now
 from bench.progress import Reporter
 
 Unit = Literal["s", "bytes"]
@@ -20,16 +21,22 @@ class Options:
         seed: of weights, permutations, subsets, minibatches and memories.
         quick: whether to use tiny sizes and made-up data, to see that the harness works.
         report: shows the progress.
+        device: where both sides compute; that of the row.
     """
 
     dataset_root: Path
     seed: int
     quick: bool
     report: Reporter
+    device: str = "cpu"
 
     def size(self, full: int, quick: int) -> int:
         """``quick`` if the option of that name is set, else ``full``."""
         return quick if self.quick else full
+
+    def clock(self) -> float:
+        """Seconds, once the device has done its work."""
+        return now(self.device)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class Row:
         goal: the ratio that we aim at.
         measure: the function that measures the row.
         threads: of torch, for this row; None (default) takes those of the command line.
+        device: where both sides compute. Rows of a device that the machine lacks are left out.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Row:
     goal: float
     measure: Callable[[Options], Measured]
     threads: int | None = None
+    device: str = "cpu"
 
     def ratio(self, ours: float, other: float) -> float:
         """The ratio that floor and goal judge."""

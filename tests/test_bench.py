@@ -15,6 +15,7 @@ from avalanche_mgem.memory import MemoryGroups
 from avalanche_mgem.references._loop import loop
 from bench import cli, floor, record, report
 from bench.bare import bare_step
+from bench.progress import Reporter
 from bench.row import Agreement, Measured, Options, Row
 from bench.rows import ROWS, experiments
 
@@ -105,6 +106,24 @@ def test_a_row_has_its_own_threads_or_those_of_the_command_line(page, monkeypatc
     kept = {row.name: json.loads((record.FOLDER / f"{row.name}.json").read_text()) for row in rows}
     assert {name: found["threads"]["torch"] for name, found in kept.items()} == seen
     assert "- `alone`: " in page.read_text()  # with its machine and threads, apart from the others
+
+
+def test_rows_of_a_gpu_are_left_out_where_there_is_none(page, monkeypatch, capsys):
+    MEASURED.append(Measured([1.0], [5.0], None, {}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cli, "ROWS", (ROW, replace(ROW, name="on_gpu", device="cuda")))
+    assert cli.main([]) == 0
+    assert [path.name for path in record.FOLDER.glob("*")] == ["made_up.json"]
+    assert cli.main(["--only", "on_gpu"]) == 2
+    assert "the row on_gpu needs a GPU with CUDA" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in ROWS if row.device != "cpu" and not row.name.endswith("_99")])
+def test_rows_of_a_gpu_run_on_a_cpu_too(row):
+    with Reporter() as progress:
+        measured = row.measure(Options(Path(), 0, True, progress))
+    assert measured.agreement is None or measured.agreement.ok
 
 
 def test_who_reaches_a_goal_is_on_the_right_side_of_the_floor():

@@ -16,7 +16,8 @@ def combine(
     Args:
         g: current gradient ``[P]``.
         G: reference gradients ``[K, P]``.
-        v: multipliers ``[m, K]``. A module whose multipliers are all zero keeps ``g`` bit for bit.
+        v: multipliers ``[m, K]``, on the device of ``g`` or on the CPU, which spares a wait for a GPU. A
+            module whose multipliers are all zero keeps ``g`` bit for bit.
         blocks: the modules' coordinates.
         out: memory for z, like ``g``; None (default) takes new memory.
 

@@ -84,24 +84,31 @@ def dual(
     dtype = torch.promote_types(b.dtype, torch.float32)
     # To the host in one copy: there the solvers work, and NumPy takes less time for such small numbers.
     numbers = torch.cat([K, b.unsqueeze(-2)], dim=-2).detach().to("cpu", torch.float64).numpy()
-    K_host, b_host = numbers[:, :-1], numbers[:, -1]
+    v = dual_on_host(numbers[:, :-1], numbers[:, -1], dtype, memory_strength, solver, ridge)
+    return torch.from_numpy(v).to(b.device, dtype).clamp_(min=memory_strength)
+
+
+def dual_on_host(
+    K: Array, b: Array, dtype: torch.dtype, memory_strength: float, solver: Solver, ridge: Ridge
+) -> Array:
+    """The multipliers of :func:`dual` from products in float64 that were accumulated in ``dtype``."""
     relative = relative_ridge(K.shape[-1], dtype) if ridge == "relative" else 0.0
-    squares = K_host.diagonal(axis1=-2, axis2=-1) + (ABSOLUTE_RIDGE if ridge == "absolute" else 0.0)
+    squares = K.diagonal(axis1=-2, axis2=-1) + (ABSOLUTE_RIDGE if ridge == "absolute" else 0.0)
 
     # Substitute v = u * scale / norms: K becomes a correlation matrix. A row that is zero has no part in it.
     norms = np.sqrt(squares)
     inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    correlation = K_host * inverse[:, :, None] * inverse[:, None, :]
+    correlation = K * inverse[:, :, None] * inverse[:, None, :]
     np.einsum("jkk->jk", correlation)[...] = 1.0 + relative
-    linear, lower = b_host * inverse, memory_strength * norms
+    linear, lower = b * inverse, memory_strength * norms
     scale = np.maximum(np.abs(linear), lower).max(axis=-1, keepdims=True, initial=np.finfo(np.float64).tiny)
     linear, lower = linear / scale, lower / scale
 
-    u = np.empty_like(b_host)
+    u = np.empty_like(b)
     for j in range(len(u)):
         u[j] = _solved(solver, correlation[j], linear[j], lower[j])
-    v = np.maximum(u * scale * inverse, memory_strength)  # zero rows, and what rounding left below
-    return torch.from_numpy(v).to(b.device, dtype).clamp_(min=memory_strength)
+    v: Array = np.maximum(u * scale * inverse, memory_strength)  # zero rows, and what rounding left below
+    return v
 
 
 def _solved(solver: Solver, K: Array, b: Array, lower: Array) -> Array:

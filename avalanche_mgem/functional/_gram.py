@@ -1,13 +1,16 @@
 """First step of the projection: from gradients to the small numbers that a solver needs."""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from avalanche_mgem.functional._blocks import Blocks
 from avalanche_mgem.functional._products import accumulation_dtype
 from avalanche_mgem.functional._rows import GradientRows, as_rows
+from avalanche_mgem.solvers import Array
 
 
 def gram(
@@ -34,33 +37,70 @@ def gram(
         >>> gram(g, G, Blocks((2,)))
         (tensor([[[5.]]]), tensor([[-1.]]))
     """
-    rows = as_rows(G)
+    products, _ = measured(g, as_rows(G), blocks, diagonal=diagonal)
+    return products
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """The products on the host, where solvers and checks work.
+
+    Attributes:
+        K: Gram matrices ``[m, K, K]`` in float64.
+        b: products with the current gradient ``[m, K]``, likewise.
+        norm: of the current gradient; not finite if it is not, or too long for its precision.
+        dtype: the precision in which the products were accumulated.
+    """
+
+    K: Array
+    b: Array
+    norm: float
+    dtype: torch.dtype
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of them are."""
+        return all(bool(np.isfinite(x).all()) for x in (self.K, self.b, self.norm))
+
+    @property
+    def squares(self) -> Array:
+        """Of the norms of the rows, ``[m, K]``."""
+        return self.K.diagonal(axis1=-2, axis2=-1)
+
+
+def measured(
+    g: Tensor, rows: GradientRows, blocks: Blocks, *, diagonal: bool = False
+) -> tuple[tuple[Tensor, Tensor], Numbers]:
+    """The products of :func:`gram`, and the same on the host by one copy, which waits for a GPU."""
     dtype = accumulation_dtype(g.dtype, rows.dtype)
     K, b = rows.products(g, blocks, dtype, diagonal=diagonal, row_by_row=False)
-    if _is_out_of_range(g, rows, K, b, blocks):
+    numbers = _on_host(g, K, b)
+    if _is_out_of_range(g, rows, numbers, blocks):
         K, b = rows.products(g, blocks, torch.float64, diagonal=diagonal, row_by_row=True)
-    return K, b
+        numbers = _on_host(g, K, b)
+    return (K, b), numbers
 
 
-def _is_out_of_range(g: Tensor, rows: GradientRows, K: Tensor, b: Tensor, blocks: Blocks) -> bool:
+def _on_host(g: Tensor, K: Tensor, b: Tensor) -> Numbers:
+    norm = torch.linalg.vector_norm(g, dtype=b.dtype).view(1)
+    m, n = b.shape
+    flat = torch.cat([K.flatten(), b.flatten(), norm]).to("cpu", torch.float64).numpy()
+    of_rows, along_g = flat[: m * n * n].reshape(m, n, n), flat[m * n * n : -1].reshape(m, n)
+    return Numbers(of_rows, along_g, float(flat[-1]), b.dtype)
+
+
+def _is_out_of_range(g: Tensor, rows: GradientRows, numbers: Numbers, blocks: Blocks) -> bool:
     """Whether a product has overflowed, or the square of something that is not zero is near underflow."""
-    if _is_in_range(K, b):
-        return False
-    if not all_finite(K, b):
+    squares, least = numbers.squares, _least_square(numbers.dtype)
+    if not numbers.is_finite:
         return True
-    if K.dtype == torch.float64:  # there is nothing wider; samples that cancel can leave a square below zero
-        return bool((K.diagonal(dim1=-2, dim2=-1) < 0).any())
+    if numbers.dtype == torch.float64:  # nothing is wider; samples that cancel can leave a square below zero
+        return bool((squares < 0).any())
     # Rows that are zero in a module are usual (heads of other tasks), so the rows themselves are asked.
-    is_tiny = K.diagonal(dim1=-2, dim2=-1) < _least_square(K.dtype)
-    return bool(is_tiny.any() and rows.has_entries(is_tiny, blocks)) or _is_near_underflow(g, b, blocks)
-
-
-def _is_in_range(K: Tensor, b: Tensor) -> bool:
-    """Whether all products are finite and far from underflow; one look at few numbers, as in most steps."""
-    if K.numel() == 0:
+    is_tiny = squares < least
+    if is_tiny.any() and rows.has_entries(torch.from_numpy(is_tiny).to(g.device), blocks):
         return True
-    least, most = torch.aminmax(torch.cat([K.diagonal(dim1=-2, dim2=-1), b.abs()]))
-    return bool(least >= _least_square(K.dtype)) and math.isfinite(most)  # by Cauchy and Schwarz all of K
+    return _is_near_underflow(g, numbers, blocks)
 
 
 def _least_square(dtype: torch.dtype) -> float:
@@ -69,16 +109,16 @@ def _least_square(dtype: torch.dtype) -> float:
     return info.tiny / info.eps
 
 
-def all_finite(*tensors: Tensor) -> bool:
+def all_finite(x: Tensor) -> bool:
     """Whether everything is; a finite sum shows it in one pass, another may have overflowed by itself."""
-    return all(math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all()) for x in tensors)
+    return math.isfinite(float(x.sum())) or bool(torch.isfinite(x).all())
 
 
-def _is_near_underflow(g: Tensor, b: Tensor, blocks: Blocks) -> bool:
+def _is_near_underflow(g: Tensor, numbers: Numbers, blocks: Blocks) -> bool:
     """Whether a module of g is so small, but not zero, that its products ``b`` have lost digits."""
-    tiny = _least_square(b.dtype)
-    if not (b.abs() < tiny).any():  # then g need not be read once more
+    tiny = _least_square(numbers.dtype)
+    if not (np.abs(numbers.b) < tiny).any():  # then g need not be read once more
         return False
-    parts = [part.to(b.dtype) for part in blocks.split(g)]
+    parts = [part.to(numbers.dtype) for part in blocks.split(g)]
     is_small = torch.stack([torch.dot(part, part) for part in parts]) < tiny
     return any(bool(part.any()) for part, small in zip(parts, is_small.tolist(), strict=True) if small)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from avalanche_mgem.functional._blocks import Blocks
 from avalanche_mgem.functional._combine import combine
-from avalanche_mgem.functional._dual import Ridge, check_options, dual
-from avalanche_mgem.functional._gram import all_finite, gram
+from avalanche_mgem.functional._dual import Ridge, check_options, dual_on_host
+from avalanche_mgem.functional._gram import Numbers, all_finite, gram, measured
 from avalanche_mgem.functional._report import ProjectionReport
 from avalanche_mgem.functional._rows import GradientRows, as_rows
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
@@ -89,11 +90,11 @@ def project(
         return g
     with torch.autocast(g.device.type, enabled=False):  # it would compute the products in half precision
         with phase("gram"):
-            K, b = gram(g, rows, blocks, diagonal=solve is diagonal)
+            (K, b), numbers = measured(g, rows, blocks, diagonal=solve is diagonal)
         with phase("solver"):
-            _check_finite(g, K, b)  # waits for a GPU, so that the clock starts when the products are there
+            _check_finite(numbers)
             start = now("cpu")
-            v = _multipliers(K, b, memory_strength, solve, ridge)
+            v = _multipliers(numbers, memory_strength, solve, ridge)
             seconds = now("cpu") - start
         if report is not None:
             if v is not None and solve is diagonal:
@@ -103,22 +104,31 @@ def project(
             return g
         with phase("combine"):
             z = combine(g, rows, v, blocks, out=out)
-    if not all_finite(z):
+    if not (_is_surely_finite(numbers, v, z.dtype) or all_finite(z)):
         raise NonFiniteGradientError(f"update z in {z.dtype}")
     return z
 
 
-def _multipliers(K: Tensor, b: Tensor, memory_strength: float, solver: Solver, ridge: Ridge) -> Tensor | None:
-    """The multipliers ``[m, K]``, zero where a module has no violation; None if no module has one."""
-    violated = (b < 0).any(dim=1)
-    is_violated = violated.tolist()
-    if not any(is_violated):
+def _multipliers(numbers: Numbers, memory_strength: float, solver: Solver, ridge: Ridge) -> Tensor | None:
+    """The multipliers ``[m, K]``, zero where a module has no violation; None if no module has one.
+
+    On the CPU, whence :func:`combine` takes them: it need not wait to see which modules have some.
+    """
+    is_violated = (numbers.b < 0).any(axis=1)
+    if not is_violated.any():
         return None
-    if all(is_violated):
-        return dual(K, b, memory_strength=memory_strength, solver=solver, ridge=ridge)
-    v = torch.zeros_like(b)
-    v[violated] = dual(K[violated], b[violated], memory_strength=memory_strength, solver=solver, ridge=ridge)
-    return v
+    v = np.zeros_like(numbers.b)
+    v[is_violated] = dual_on_host(
+        numbers.K[is_violated], numbers.b[is_violated], numbers.dtype, memory_strength, solver, ridge
+    )
+    found = torch.from_numpy(v).to(numbers.dtype)
+    return torch.where(torch.from_numpy(is_violated)[:, None], found.clamp(min=memory_strength), found)
+
+
+def _is_surely_finite(numbers: Numbers, v: Tensor, dtype: torch.dtype) -> bool:
+    """Whether z is finite by the triangle inequality, so that it need not be read."""
+    longest = numbers.norm + (v.double().numpy() * np.sqrt(numbers.squares.clip(min=0.0))).sum(axis=1).max()
+    return bool(longest < 0.5 * torch.finfo(dtype).max)
 
 
 def _check_gradient(g: Tensor, rows: GradientRows) -> None:
@@ -154,16 +164,15 @@ def _check_out(out: Tensor | None, g: Tensor) -> None:
         )
 
 
-def _check_finite(g: Tensor, K: Tensor, b: Tensor) -> None:
-    """Finds a gradient that is not finite: reference gradients from their products, and g by itself.
+def _check_finite(numbers: Numbers) -> None:
+    """Finds a gradient that is not finite: reference gradients from their products, and g by its norm.
 
     The products do not show all of g: where every row is zero, as in the head of a new task, nothing of it is
     in them.
     """
-    if all_finite(g, K, b):
-        return
-    is_bad_row = ~torch.isfinite(K.diagonal(dim1=-2, dim2=-1)).all(dim=0)
+    is_bad_row = ~np.isfinite(numbers.squares).all(axis=0)
     if is_bad_row.any():
-        row = int(is_bad_row.nonzero()[0])
+        row = int(is_bad_row.argmax())
         raise NonFiniteGradientError(f"reference gradient in row {row} of G", row)
-    raise NonFiniteGradientError("current gradient g")
+    if not numbers.is_finite:
+        raise NonFiniteGradientError("current gradient g")

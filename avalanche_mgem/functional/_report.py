@@ -49,7 +49,7 @@ class ProjectionReport:
         dtype = torch.float32 if g.device.type == "mps" else torch.float64
         norm = torch.linalg.vector_norm(g, dtype=dtype)
         K, b = K.to(dtype), b.to(dtype)
-        multipliers = torch.zeros_like(b) if v is None else v.to(dtype)
+        multipliers = torch.zeros_like(b) if v is None else v.to(b.device, dtype, non_blocking=True)
         return cls(K, b, multipliers, v is not None, norm, memory_strength, seconds_solver)
 
     @cached_property

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from avalanche_mgem.functional._blocks import Blocks
-from avalanche_mgem.functional._products import accumulation_dtype, products
+from avalanche_mgem.functional._products import accumulation_dtype, add_products
 
 
 class GradientRows(Protocol):
@@ -71,12 +71,11 @@ class DenseRows:
         self, g: Tensor, blocks: Blocks, dtype: torch.dtype, *, diagonal: bool, row_by_row: bool = False
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`GradientRows.products`; a matrix product always keeps its rows apart."""
-        Ks, bs = [], []
-        for g_block, G_block in zip(blocks.split(g), blocks.split(self._G), strict=True):
-            K, b = products(g_block.to(dtype), G_block.to(dtype), diagonal=diagonal)
-            Ks.append(K)
-            bs.append(b)
-        return torch.stack(Ks), torch.stack(bs)
+        m, n = len(blocks.sizes), self.num_rows
+        K, b = g.new_zeros(m, n, n, dtype=dtype), g.new_zeros(m, n, dtype=dtype)
+        for Kj, bj, g_block, G_block in zip(K, b, blocks.split(g), blocks.split(self._G), strict=True):
+            add_products(Kj, bj, g_block.to(dtype), G_block.to(dtype), diagonal=diagonal)
+        return K, b
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
         """See :meth:`GradientRows.has_entries`."""
@@ -94,14 +93,15 @@ class DenseRows:
         is_in_order = blocks.order is None
         parts = blocks.split(z) if is_in_order else [torch.empty_like(part) for part in blocks.split(z)]
         is_changed = (v != 0).any(dim=1).tolist()
+        v = v.to(g.device, dtype, non_blocking=True)
         for j, (g_block, G_block) in enumerate(zip(blocks.split(g), blocks.split(self._G), strict=True)):
             if not is_changed[j]:
                 if parts[j].data_ptr() != g_block.data_ptr():  # z may take the place of g
                     parts[j].copy_(g_block)
             elif z.dtype == dtype:
-                torch.addmv(g_block, G_block.to(dtype).T, v[j].to(dtype), out=parts[j])
+                torch.addmv(g_block, G_block.to(dtype).T, v[j], out=parts[j])
             else:
-                parts[j].copy_(torch.addmv(g_block.to(dtype), G_block.to(dtype).T, v[j].to(dtype)))
+                parts[j].copy_(torch.addmv(g_block.to(dtype), G_block.to(dtype).T, v[j]))
         return z if is_in_order else z.copy_(blocks.join(list(parts)))
 
 

@@ -110,7 +110,7 @@ class MemoryGroups(Sequence[MemoryGroup]):
 
     def take(self, draw: Draw) -> "MemoryGroups":
         """The samples of a draw."""
-        rows = torch.from_numpy(draw.positions).to(self.device)
+        rows = torch.from_numpy(draw.positions).to(self.device, non_blocking=True)
         return self.with_samples(draw, mapped(lambda part: part.index_select(0, rows), self._batch))
 
     def with_samples(self, draw: Draw, batch: Batch) -> "MemoryGroups":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from avalanche_mgem.memory import owners
 from avalanche_mgem.references._batch_norm import batch_norm_by_group, is_by_batch
 from avalanche_mgem.references._heads import forward_trunk_once, is_trunk_with_heads
 from avalanche_mgem.references._rules import Rule, rule_of
@@ -228,8 +229,7 @@ class Capture:
                     self._on_use(index, Use(layer, name, rule, a, d, self._first + seen.start, sizes))
 
     def _repeat_for_samples(self, module: nn.Module, name: str, p: nn.Parameter) -> None:
-        repeats = torch.tensor(self._sizes, device=p.device)
-        of_samples = self._for_groups(p).flatten(0, 1).repeat_interleave(repeats, dim=0)
+        of_samples = self._for_groups(p).flatten(0, 1).index_select(0, owners(self._sizes, p.device))
         self._exit.enter_context(_replaced(module, {name: of_samples}))
 
     def _replace(self, module: nn.Module, method: str, by: Callable[..., Any]) -> None:
@@ -272,10 +272,11 @@ class Capture:
             self._of_batch_norm[id(layer)] = [
                 None if p is None else self._for_groups(p) for p in (layer.weight, layer.bias)
             ]
-        weight, bias = (
-            None if rows is None else rows[self._seen.start : self._seen.stop]
-            for rows in self._of_batch_norm[id(layer)]
-        )
+        weight, bias = self._of_batch_norm[id(layer)]
+        if len(self._seen) < len(self._sizes):
+            weight, bias = (
+                None if rows is None else rows[self._seen.start : self._seen.stop] for rows in (weight, bias)
+            )
         return batch_norm_by_group(layer, x, weight, bias, sizes)
 
     def _for_groups(self, p: nn.Parameter) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_mgem.functional import Blocks
-from avalanche_mgem.functional._products import accumulation_dtype, products
+from avalanche_mgem.functional._products import accumulation_dtype, add_products
 from avalanche_mgem.references._capture import Use
 from avalanche_mgem.references._pairs import (
     LinearLayer,
@@ -85,9 +85,7 @@ class Factors:
         for offset, rows in self._tiles(dtype, without=indices):
             part = g[offset : offset + rows.shape[1]]
             for module, where in blocks.pieces(offset, offset + rows.shape[1]):
-                added = products(part[where], rows[:, where], diagonal=diagonal)
-                K[module] += added[0]
-                b[module] += added[1]
+                add_products(K[module], b[module], part[where], rows[:, where], diagonal=diagonal)
         return K, b
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
@@ -102,7 +100,7 @@ class Factors:
         """See :meth:`~avalanche_mgem.functional.GradientRows.combine`."""
         self._clear_unwritten()
         dtype = torch.promote_types(accumulation_dtype(g.dtype, self.dtype), v.dtype)
-        v, changed = v.to(dtype), (v != 0).any(dim=1).tolist()
+        v, changed = v.to(g.device, dtype, non_blocking=True), (v != 0).any(dim=1).tolist()
         if out is None or out.dtype != dtype:
             z = g.to(dtype, copy=True)
         else:  # it may be the memory of g

@@ -21,7 +21,8 @@ from avalanche_mgem.references._loop import Criterion, Forward
 from avalanche_mgem.references._pairs import is_cheaper_by_samples
 
 KEPT_ROWS_BYTES = 2**30
-"""G up to this size is kept, which saves computing its rows a second time for the update."""
+"""G up to this size is kept, which saves computing its rows a second time for the update. On a GPU it may
+have an eighth of the memory."""
 
 PASS_BYTES = {"cpu": 2**26, "cuda": 2**30}
 """Layer outputs of one pass: beyond it nothing is gained, on a CPU because they leave the cache."""
@@ -92,7 +93,7 @@ class Layerwise:
         The same in every step, because new memory is slow at first; but for one user at a time.
         """
         P, p = sum(p.numel() for p in parameters), parameters[0]
-        if num_groups * P * p.element_size() > KEPT_ROWS_BYTES:
+        if num_groups * P * p.element_size() > _room_for_rows(p.device):
             self._memory = None
             return None
         old, wanted = self._memory, (num_groups * P, p.dtype, p.device)
@@ -116,6 +117,12 @@ class Layerwise:
             if samples > limit or is_mixed or comes_back:
                 return stop
         return len(sizes)
+
+
+def _room_for_rows(device: torch.device) -> int:
+    if device.type != "cuda":
+        return KEPT_ROWS_BYTES
+    return max(KEPT_ROWS_BYTES, torch.cuda.get_device_properties(device).total_memory // 8)
 
 
 class _Keeper:

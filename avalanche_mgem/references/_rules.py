@@ -49,14 +49,24 @@ def convolution(
     is_whole = layer.groups > 1  # its output channels cannot be computed one without the other
     if not is_whole:
         shape[0], d = out.shape[1], d[:, outputs]
+    options = (layer.stride, padding, layer.dilation)
+    if a.is_cuda:  # group by group takes 1.1 to 13 times as long, nearly all of it launches
+        for groups, samples, _ in runs(sizes):
+            number = groups.stop - groups.start
+            inputs, gradients = (side_by_side(x[samples], number) for x in (a, d))
+            every = weight_gradient(
+                inputs, [number * shape[0], *shape[1:]], gradients, *options, number * layer.groups
+            )
+            gradient = every.view(number, *shape)
+            out[groups].copy_(gradient[:, outputs] if is_whole else gradient)
+        return
     if a.dim() == 4 and not is_whole and max(sizes) * d[0, 0].numel() <= _FEW_POSITIONS:
         patches = F.unfold(a, (shape[2], shape[3]), layer.dilation, padding, layer.stride).mT
         _outer_products(d.flatten(2).mT, patches, sizes, out.flatten(2))
         return
-    options = (layer.stride, padding, layer.dilation, layer.groups)
     split = zip(torch.split(a, list(sizes)), torch.split(d, list(sizes)), strict=True)
     for k, (ak, dk) in enumerate(split):
-        gradient = weight_gradient(ak, shape, dk, *options)
+        gradient = weight_gradient(ak, shape, dk, *options, layer.groups)
         out[k].copy_(gradient[outputs] if is_whole else gradient)
 
 
@@ -148,6 +158,11 @@ def runs(sizes: Sequence[int]) -> Iterator[tuple[slice, slice, int]]:
         number = len(list(run))
         yield slice(k, k + number), slice(start, start + number * size), size
         k, start = k + number, start + number * size
+
+
+def side_by_side(x: Tensor, number: int) -> Tensor:
+    """Samples ``[K n, C, ...]`` of K groups of one size, their channels side by side: ``[n, K C, ...]``."""
+    return x.reshape(number, len(x) // number, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 def _outer_products(d: Tensor, a: Tensor, sizes: Sequence[int], out: Tensor) -> None:

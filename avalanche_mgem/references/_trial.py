@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +41,12 @@ def trial(
     Returns:
         the problem or None, and whether a parameter has no gradient, which shows nothing.
     """
-    with as_before(model, groups.device):
+    with as_before(model, groups.device), exact_products(groups.device):
         expected = loop(groups, model, forward, criterion, parameters)
         state = [buffer.clone() for buffer in model.buffers()]
     parts = torch.split(expected, [p.numel() for p in parameters], dim=1)
     has_untried = not all(part.any() for part in parts)
-    with as_before(model, groups.device):
+    with as_before(model, groups.device), exact_products(groups.device):
         try:
             found = Layerwise(sample_bytes=1.0)(groups, model, forward, criterion, parameters).dense()
         except Exception as error:  # of a model or criterion that takes no samples of several groups
@@ -89,6 +90,31 @@ def as_before(model: nn.Module, device: torch.device) -> Iterator[None]:
             yield
     finally:
         put_back(before)
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """No TF32 on a GPU: convolutions round to ten bits by default there, and every algorithm otherwise.
+
+    Through some layers of BatchNorm such differences grow to those of another model.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    places: list[tuple[Any, str, Any, Any]]
+    try:
+        places = [(place, "allow_tf32", place.allow_tf32, False) for place in (cudnn, matmul)]
+    except RuntimeError:  # the user has set precisions by the names that torch has since 2.9
+        places = [(place, "fp32_precision", place.fp32_precision, "ieee") for place in (cudnn.conv, matmul)]
+    for place, name, _, exact in places:
+        setattr(place, name, exact)
+    try:
+        yield
+    finally:
+        for place, name, before, _ in places:
+            setattr(place, name, before)
 
 
 def copies_of_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -16,10 +16,11 @@ from bench.row import Measured, Options, Row
 from bench.rows.steps import MEMORY, PAST, calls, memory, mlp, mnist
 from bench.timing import in_turns
 
-_FINER = {"num_modules": 8, "num_groups": 4, "normalize_memory_strength": True}
+PD = {"num_modules": 8, "num_groups": 4, "normalize_memory_strength": True}
+"""Options of pd-mGEM."""
 
 
-def _finer_and_gem(
+def finer_and_gem(
     options: Options,
     model: nn.Module,
     stream: Stream,
@@ -36,6 +37,7 @@ def _finer_and_gem(
         {"pd-mGEM": finest.step, "GEM": gem.step},
         repetitions=options.size(repetitions, 3),
         report=options.report,
+        clock=options.clock,
     )
     backends = (state.plugin().projector.references.chosen for state in (finest, gem))
     return seconds["pd-mGEM"], seconds["GEM"], " and ".join(backends)
@@ -50,27 +52,27 @@ def _step_pdmgem(options: Options) -> Measured:
         else split_cifar100(options.dataset_root, PAST + 1, patterns + 20, options.seed)
     )
     torch.manual_seed(options.seed)
-    resnet = trained(SlimResNet18(100, nf=20), stream, options.seed)
+    resnet = trained(SlimResNet18(100, nf=20), stream, options.seed, device=options.device)
     resnet = resnet.to(memory_format=torch.channels_last)  # the default of mgem
-    finer, gem, backends = _finer_and_gem(options, resnet, stream, patterns, _FINER, repetitions=5)
+    finer, gem, backends = finer_and_gem(options, resnet, stream, patterns, PD, repetitions=5)
 
     images = mnist(options, options.size(PAST, 3))
     record = {}
-    small = _finer_and_gem(options, resnet, stream, 16, _FINER, repetitions=5)
+    small = finer_and_gem(options, resnet, stream, 16, PD, repetitions=5)
     record["the same with 16 memories, so groups of 4"] = median(small[0]) / median(small[1])
     for name, layers, modules in (
         ("MLP of 8 hidden layers, one module each but the last", 8, 8),
         ("MLP 2 x 100, random:8", 2, "random:8"),
     ):
-        model = trained(mlp(options.seed, layers), images, options.seed)
-        seconds = _finer_and_gem(options, model, images, memory(options), {**_FINER, "num_modules": modules})
+        model = trained(mlp(options.seed, layers), images, options.seed, device=options.device)
+        seconds = finer_and_gem(options, model, images, memory(options), {**PD, "num_modules": modules})
         record[name] = median(seconds[0]) / median(seconds[1])
     settings = {
         "past_experiences": len(stream) - 1,
         "patterns_per_exp": patterns,
         "minibatch": 10,
         "references": backends,
-        **_FINER,
+        **PD,
     }
     return Measured(finer, gem, None, settings, record)
 
@@ -78,7 +80,7 @@ def _step_pdmgem(options: Options) -> Measured:
 def _flat_cost(options: Options) -> Measured:
     many, few = options.size(100, 6), options.size(20, 2)
     stream = mnist(options, many)
-    model = trained(mlp(options.seed), stream, options.seed)
+    model = trained(mlp(options.seed), stream, options.seed, device=options.device)
     per_step = memory(options)
     long, short = (
         MidStream(ours(model, memory(options), options.seed, patterns_per_step=per_step), part)
@@ -90,6 +92,7 @@ def _flat_cost(options: Options) -> Measured:
         repetitions=options.size(30, 3),
         calls=calls(options),
         report=options.report,
+        clock=options.clock,
     )
     settings = {
         "past_experiences": [many, few],
@@ -108,7 +111,7 @@ def _agem_role(options: Options) -> Measured:
         if options.quick
         else avalanche_permuted_mnist(options.dataset_root, PAST + 1, MEMORY + 50, options.seed)
     )
-    model = trained(mlp(options.seed), stream, options.seed)
+    model = trained(mlp(options.seed), stream, options.seed, device=options.device)
     kept = memory(options)
     mine = MidStream(ours(model, kept, options.seed, patterns_per_step=kept), stream)
     agem = MidStream(stock_agem(model, kept, sample_size=kept), stream)
@@ -122,7 +125,13 @@ def _agem_role(options: Options) -> Measured:
         "plain": MidStream(plain(model), stream).step,
         "bare": bare_step(model, drawn, mine.plain_gradient(), GAMMA),
     }
-    seconds = in_turns(sides, repetitions=options.size(20, 3), calls=calls(options), report=options.report)
+    seconds = in_turns(
+        sides,
+        repetitions=options.size(20, 3),
+        calls=calls(options),
+        report=options.report,
+        clock=options.clock,
+    )
     step, stock, least, bare = (median(seconds[name]) for name in sides)
     settings = {
         "past_experiences": len(stream) - 1,

@@ -19,8 +19,8 @@ def _g_to_z(options: Options) -> Measured:
     size = options.size(_PARAMETERS, 10_000)
     generator = torch.Generator().manual_seed(options.seed)
     stock = GEMPlugin(patterns_per_experience=1, memory_strength=GAMMA)
-    stock.G = torch.randn(_ROWS, size, generator=generator)
-    g = torch.randn(size, generator=generator) - 0.1 * stock.G.sum(dim=0)
+    stock.G = torch.randn(_ROWS, size, generator=generator).to(options.device)
+    g = torch.randn(size, generator=generator).to(options.device) - 0.1 * stock.G.sum(dim=0)
 
     def reference() -> torch.Tensor:
         z: torch.Tensor = stock.solve_quadprog(g)
@@ -32,7 +32,7 @@ def _g_to_z(options: Options) -> Measured:
     threads = sorted({1, torch.get_num_threads()}, reverse=True)
     sides: dict[str, Callable[[], object]] = {f"stock, {n} BLAS": blas_threads(n, reference) for n in threads}
     sides["ours"] = lambda: project(g, stock.G, memory_strength=GAMMA, out=out)
-    seconds = in_turns(sides, repetitions=options.size(15, 3), report=options.report)
+    seconds = in_turns(sides, repetitions=options.size(15, 3), report=options.report, clock=options.clock)
     mine = seconds.pop("ours")
     best = min(seconds, key=lambda name: sorted(seconds[name])[len(mine) // 2])
     z = project(g, stock.G, memory_strength=GAMMA, ridge="absolute")

@@ -45,7 +45,7 @@ def calls(options: Options) -> int:
 def _side_by_side(options: Options) -> tuple[MidStream, MidStream]:
     """Our GEM and stock GEM with the same weights, memories and minibatch."""
     stream = mnist(options, options.size(PAST, 3))
-    model = trained(mlp(options.seed), stream, options.seed)
+    model = trained(mlp(options.seed), stream, options.seed, device=options.device)
     mine = MidStream(ours(model, memory(options), options.seed), stream)
     stock = MidStream(stock_gem(model, memory(options), options.seed), stream)
     with_conflict(mine, stock)
@@ -68,6 +68,7 @@ def _step_gem_mlp(options: Options) -> Measured:
         repetitions=options.size(20, 3),
         calls=calls(options),
         report=options.report,
+        clock=options.clock,
     )
     return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), _settings(options, mine))
 
@@ -86,6 +87,7 @@ def _references(options: Options) -> Measured:
         repetitions=options.size(20, 3),
         calls=calls(options),
         report=options.report,
+        clock=options.clock,
     )
     replayed = median(seconds["replay"])
     return Measured(
@@ -102,7 +104,7 @@ def _references(options: Options) -> Measured:
 
 def _small_step(options: Options) -> Measured:
     stream = mnist(options, options.size(PAST, 3))
-    model = trained(mlp(options.seed), stream, options.seed)
+    model = trained(mlp(options.seed), stream, options.seed, device=options.device)
     per_step = options.size(64, 12)
     mine = MidStream(ours(model, memory(options), options.seed, patterns_per_step=per_step), stream)
     unconstrained = MidStream(plain(model), stream)
@@ -118,6 +120,7 @@ def _small_step(options: Options) -> Measured:
         repetitions=options.size(30, 3),
         calls=calls(options),
         report=options.report,
+        clock=options.clock,
     )
     step, bare = median(seconds["plain"]), median(seconds["bare"])
     return Measured(

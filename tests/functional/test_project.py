@@ -193,6 +193,22 @@ def test_an_update_may_be_finite_though_its_sum_is_not():
     torch.testing.assert_close(z, torch.where(torch.arange(40) > 0, g, 0), rtol=0, atol=0.1)
 
 
+def test_a_gradient_may_be_too_long_for_its_precision_where_no_row_reads_it():
+    g, G = torch.full((40,), 1e30), torch.zeros(2, 40)
+    assert project(g, G) is g
+    G[0, 0] = -1e-3
+    torch.testing.assert_close(project(g, G) / 1e30, (torch.arange(40) > 0).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_an_update_that_is_too_large_is_no_update(dtype):
+    most = torch.finfo(dtype).max
+    g, G = torch.tensor([-1.0, 0.9 * most], dtype=dtype), torch.tensor([[1.0, 0.5 * most]], dtype=dtype)
+    g = g * torch.tensor([-1, -1], dtype=dtype)  # against it by far
+    with pytest.raises(NonFiniteGradientError, match="update z"):
+        project(-g.abs(), G.abs(), memory_strength=4.0)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_what_is_orthogonal_is_no_conflict(solver):
     g, G = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])

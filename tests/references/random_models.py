@@ -254,8 +254,8 @@ def _vector(d: Drawer, shape: tuple[int, ...]) -> tuple[nn.Module, str]:
         "routed by data": lambda: Apply(
             lambda x, a, b: a(x) if x.detach().sum() > 0 else b(x), d.linear(c, c), d.linear(c, c)
         ),
-        "of no sample": lambda: Apply(lambda x, a: x + a(torch.ones(c, dtype=x.dtype)), d.linear(c, c)),
-        "of one sample": lambda: Apply(lambda x, a: x + a(torch.ones(1, c, dtype=x.dtype)), d.linear(c, c)),
+        "of no sample": lambda: Apply(lambda x, a: x + a(x.new_ones(c)), d.linear(c, c)),
+        "of one sample": lambda: Apply(lambda x, a: x + a(x.new_ones(1, c)), d.linear(c, c)),
         "of a mean": lambda: Apply(lambda x, a: x + a(x.mean(0, keepdim=True)), d.linear(c, c)),
         "parameter beside": lambda: Beside(lambda x, p, a: a(x) + p, (1, c), d.linear(c, c)),
         "matrix beside": lambda: Beside(lambda x, p, a: a(x) + x @ p, (c, c), d.linear(c, c)),
@@ -266,7 +266,7 @@ def _vector(d: Drawer, shape: tuple[int, ...]) -> tuple[nn.Module, str]:
         "gradient reversed": lambda: Apply(lambda x, a: 2 * a(x).detach() - a(x), d.linear(c, c)),
     }
     if d.chance(0.1):
-        tokens = Apply(lambda x: x.unsqueeze(1) + torch.arange(3.0, dtype=x.dtype).view(1, 3, 1))
+        tokens = Apply(lambda x: x.unsqueeze(1) + torch.arange(3).to(x).view(1, 3, 1))
         return tokens, "tokens"
     if d.chance(0.05) and d.depth == 0:
         d.depth += 1
@@ -473,7 +473,7 @@ def drawn_criterion(d: Drawer) -> Callable[[Tensor, Tensor], Tensor]:
         nn.CrossEntropyLoss(label_smoothing=0.1),
         nn.CrossEntropyLoss(ignore_index=1),
         nn.MultiMarginLoss(),
-        lambda output, y: F.cross_entropy(output[:, :CLASSES], y, torch.tensor([1.0, 2.0, 0.5, 1.0])),
+        lambda output, y: F.cross_entropy(output[:, :CLASSES], y, output.new_tensor([1.0, 2.0, 0.5, 1.0])),
         lambda output, y: F.multi_margin_loss(output, y) + output.square().mean(),
     )
 
@@ -486,7 +486,8 @@ def drawn_blocks(d: Drawer, parameters: list[nn.Parameter]) -> Blocks:
         "tensors": torch.cat([torch.full((p.numel(),), i) for i, p in enumerate(parameters)]),
         "random": torch.cat([torch.arange(min(P, 3)), torch.randint(0, min(P, 3), (max(0, P - 3),))]),
     }
-    return Blocks.from_modules(ids[d.pick(*ids)], P)
+    chosen = ids[d.pick(*ids)]
+    return Blocks.from_modules(None if chosen is None else chosen.to(parameters[0].device), P)
 
 
 @dataclass
@@ -536,7 +537,7 @@ def _patched(d: Drawer) -> ExitStack:
     return stack
 
 
-def compare(seed: int) -> Outcome:
+def compare(seed: int, device: str = "cpu") -> Outcome:
     """Draws a model, and compares ``references="auto"`` with the loop over three experiences.
 
     Raises:
@@ -545,14 +546,15 @@ def compare(seed: int) -> Outcome:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of what Avalanche's heads make
     try:
-        return _compared(Drawer(seed), seed)
+        return _compared(Drawer(seed), seed, torch.device(device))
     finally:
         torch.set_default_dtype(before)
 
 
-def _compared(d: Drawer, seed: int) -> Outcome:
+def _compared(d: Drawer, seed: int, device: torch.device) -> Outcome:
     torch.manual_seed(seed)
     model, trunk = drawn_model(d)
+    model.to(device)
     criterion = drawn_criterion(d)
     options = {"batchnorm": d.pick("update", "batch", "running"), "dropout": d.chance(0.2)}
     found_by, expected_by = ReferenceComputer("auto", **options), ReferenceComputer("loop", **options)
@@ -566,7 +568,7 @@ def _compared(d: Drawer, seed: int) -> Outcome:
             found_by.reset()
             for switch in switches:
                 switch.phase += d.pick(0, 1)
-            groups = drawn_groups(d, trunk, d.pick(1, 2, 3, 5), least)
+            groups = drawn_groups(d, trunk, d.pick(1, 2, 3, 5), least).to(device)
             parameters = [p for p in model.parameters() if p.requires_grad]
             blocks = drawn_blocks(d, parameters)
             for step in range(3):
@@ -582,20 +584,20 @@ def _compared(d: Drawer, seed: int) -> Outcome:
 
 def _compare_step(outcome, model, criterion, groups, parameters, blocks, found_by, expected_by) -> None:
     before = [buffer.clone() for buffer in model.buffers()]
-    x, state = groups.x.clone(), torch.get_rng_state()
+    x, state = groups.x.clone(), _generators(groups.device)
     expected = expected_by(groups, model, criterion, parameters).dense()
     assert torch.equal(groups.x, x), "the loop has changed the memory"
     of_loop = [buffer.clone() for buffer in model.buffers()]
     with torch.no_grad():
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
-    assert torch.equal(torch.get_rng_state(), state), "the loop has drawn"
+    assert torch.equal(_generators(groups.device), state), "the loop has drawn"
     rows = found_by(groups, model, criterion, parameters)
     assert torch.equal(groups.x, x), "the memory has changed"
-    assert torch.equal(torch.get_rng_state(), state), "the references have drawn"
-    g = torch.randn(expected.shape[1], dtype=torch.float64)
+    assert torch.equal(_generators(groups.device), state), "the references have drawn"
+    g = torch.randn(expected.shape[1], dtype=torch.float64).to(expected.device)
     K, b = gram(g, expected, blocks)
-    v = torch.rand_like(b) * (torch.rand(len(b), 1) < 0.8)
+    v = torch.rand_like(b) * (torch.rand(len(b), 1) < 0.8).to(b.device)
     found_K, found_b = gram(g, rows, blocks)
     norms = expected.norm(dim=1)
     largest = norms.max().clamp(min=1e-6)
@@ -620,6 +622,12 @@ def _compare_step(outcome, model, criterion, groups, parameters, blocks, found_b
     assert of_buffers <= 1e-9, f"running statistics: {of_buffers} by {what}"
 
 
+def _generators(device: torch.device) -> Tensor:
+    """The states of torch's global generators."""
+    states = [torch.get_rng_state()]
+    return torch.cat(states if device.type == "cpu" else [*states, torch.cuda.get_rng_state(device)])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Draws many models and tells how many agree."""
     parser = argparse.ArgumentParser(
@@ -627,13 +635,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--n", type=int, default=100, help="number of models (default: 100)")
     parser.add_argument("--first", type=int, default=0, help="seed of the first one (default: 0)")
+    parser.add_argument("--device", default="cpu", help="where the models compute (default: cpu)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     ways: Counter[str] = Counter()
     worst, failed = (0.0, 0.0), 0
     for seed in range(args.first, args.first + args.n):
         try:
-            outcome = compare(seed)
+            outcome = compare(seed, args.device)
         except Exception as error:
             failed += 1
             sys.stdout.write(f"seed {seed}: {type(error).__name__}: {error}\n")

@@ -1,0 +1,127 @@
+"""Rows on a GPU: the rows of single steps once more, and steps of larger models."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+import torch
+from avalanche.models import SlimResNet18
+from torch import nn
+from torchvision.models import VisionTransformer, resnet18
+
+from bench.data import noise
+from bench.midstream import MidStream, ours, plain, same_update, stock_gem, trained, with_conflict
+from bench.row import Measured, Options, Row
+from bench.rows.finer import FINER, PD, finer_and_gem
+from bench.rows.projection import PROJECTION
+from bench.rows.steps import MEMORY, PAST, STEPS, calls, mlp
+from bench.timing import in_turns
+
+_CLASSES = 100
+
+
+def _reduced_resnet18() -> nn.Module:
+    model: nn.Module = SlimResNet18(_CLASSES, nf=20)
+    return model
+
+
+def _small_vit() -> nn.Module:
+    model: nn.Module = VisionTransformer(
+        image_size=32,
+        patch_size=4,
+        num_layers=6,
+        num_heads=4,
+        hidden_dim=192,
+        mlp_dim=384,
+        num_classes=_CLASSES,
+    )
+    return model
+
+
+def _step(
+    options: Options, network: Callable[[], nn.Module], past: int, patterns: int, shape: tuple[int, ...]
+) -> Measured:
+    options.report.phase("random images, plain training, memories")
+    kept = options.size(patterns, 6)
+    stream = noise(options.size(past, 3) + 1, kept + 50, shape, 10, options.seed)
+    torch.manual_seed(options.seed)
+    model = trained(network(), stream, options.seed, lr=0.01, device=options.device)
+    mine = MidStream(ours(model, kept, options.seed), stream)
+    stock = MidStream(stock_gem(model, kept, options.seed), stream)
+    ordinary = MidStream(plain(model), stream)
+    with_conflict(mine, stock, ordinary)
+    seconds = in_turns(
+        {"ours": mine.step, "stock": stock.step, "plain": ordinary.step},
+        repetitions=options.size(5, 2),
+        calls=calls(options) if past < 50 and patterns > 64 else 1,
+        report=options.report,
+        clock=options.clock,
+    )
+    settings = {
+        "past_experiences": len(stream) - 1,
+        "patterns_per_exp": kept,
+        "minibatch": 10,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "references": mine.plugin().projector.references.chosen,
+    }
+    record = {"our step / a step of plain training": median(seconds["ours"]) / median(seconds["plain"])}
+    return Measured(seconds["ours"], seconds["stock"], same_update(mine, stock), settings, record)
+
+
+def _pdmgem(options: Options) -> Measured:
+    options.report.phase("random images, plain training, memories")
+    kept = options.size(64, 12)
+    stream = noise(options.size(PAST, 3) + 1, kept + 50, (3, 32, 32), 10, options.seed)
+    torch.manual_seed(options.seed)
+    model = trained(_reduced_resnet18(), stream, options.seed, lr=0.01, device=options.device)
+    finer, gem, backends = finer_and_gem(options, model, stream, kept, PD)
+    return Measured(finer, gem, None, {"patterns_per_exp": kept, "references": backends, **PD})
+
+
+def _rows() -> list[Row]:
+    """The networks of the field, each with 19 and 99 past experiences."""
+    networks = (
+        ("mlp", "MLP 2 x 100", partial(mlp, 0), MEMORY, (1, 28, 28), 10.0),
+        ("reduced_resnet18", "reduced ResNet-18", _reduced_resnet18, 64, (3, 32, 32), 4.0),
+        ("resnet18", "ResNet-18 (11 million)", partial(resnet18, num_classes=_CLASSES), 64, (3, 32, 32), 4.0),
+        ("vit", "small vision transformer (1.8 million)", _small_vit, 64, (3, 32, 32), 4.0),
+    )
+    return [
+        Row(
+            f"gpu_{name}_{past}",
+            f"one GEM step on a GPU, {title}, {past} past experiences x {patterns} random images",
+            "stock GEM's step",
+            at_least=True,
+            floor=1.0,
+            goal=goal,
+            measure=partial(_step, network=network, past=past, patterns=patterns, shape=shape),
+            device="cuda",
+        )
+        for name, title, network, patterns, shape, goal in networks
+        for past in (19, 99)
+    ]
+
+
+def _on_gpu(row: Row) -> Row:
+    """A row that is there for a CPU."""
+    what = f"{row.what.removesuffix(', one thread')}, on a GPU"
+    return replace(
+        row,
+        name=f"gpu_{row.name}",
+        what=what,
+        device="cuda",
+        threads=None,
+        floor=1.0 if row.at_least else 10.0,
+    )
+
+
+def _of_random_images(row: Row) -> Row:
+    """The row that has CIFAR-100 on a CPU."""
+    return replace(row, what=f"{row.what}, random images", measure=_pdmgem)
+
+
+GPU = (
+    *map(_on_gpu, (*STEPS, *PROJECTION, _of_random_images(FINER[0]), *FINER[1:])),
+    *_rows(),
+)
