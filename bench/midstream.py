@@ -158,6 +158,7 @@ def same_update(mine: MidStream, stock: MidStream) -> Agreement:
 
 def relative_difference(z: Tensor, expected: Tensor) -> Agreement:
     """Whether two updates agree: their relative difference in norm is below :data:`TOLERANCE`."""
+    z = z.to(expected.device)
     difference = float((z - expected).norm() / expected.norm())
     return Agreement(
         difference < TOLERANCE,

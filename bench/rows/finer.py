@@ -119,6 +119,7 @@ def _agem_role(options: Options) -> Measured:
     plugin = mine.plugin()
     drawn = next(plugin.memory.steps())
     assert isinstance(drawn, MemoryGroups)
+    drawn = drawn.to(torch.device(options.device))
     sides = {
         "ours": mine.step,
         "A-GEM": agem.step,

@@ -111,6 +111,7 @@ def _small_step(options: Options) -> Measured:
     with_conflict(mine, unconstrained)
     drawn = next(mine.plugin().memory.steps())
     assert isinstance(drawn, MemoryGroups)
+    drawn = drawn.to(torch.device(options.device))
     seconds = in_turns(
         {
             "ours": mine.step,
