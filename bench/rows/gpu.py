@@ -18,11 +18,16 @@ from bench.rows.projection import PROJECTION
 from bench.rows.steps import MEMORY, PAST, STEPS, calls, mlp
 from bench.timing import in_turns
 
-_CLASSES = 100
+_CLASSES, _CIFAR = 100, (3, 32, 32)
 
 
 def _reduced_resnet18() -> nn.Module:
     model: nn.Module = SlimResNet18(_CLASSES, nf=20)
+    return model
+
+
+def _resnet18() -> nn.Module:
+    model: nn.Module = resnet18(num_classes=_CLASSES)
     return model
 
 
@@ -82,10 +87,10 @@ def _pdmgem(options: Options) -> Measured:
 def _rows() -> list[Row]:
     """The networks of the field, each with 19 and 99 past experiences."""
     networks = (
-        ("mlp", "MLP 2 x 100", partial(mlp, 0), MEMORY, (1, 28, 28), 10.0),
-        ("reduced_resnet18", "reduced ResNet-18", _reduced_resnet18, 64, (3, 32, 32), 4.0),
-        ("resnet18", "ResNet-18 (11 million)", partial(resnet18, num_classes=_CLASSES), 64, (3, 32, 32), 4.0),
-        ("vit", "small vision transformer (1.8 million)", _small_vit, 64, (3, 32, 32), 4.0),
+        ("mlp", "MLP 2 x 100", partial(mlp, 0), MEMORY, (1, 28, 28), (4.0, 10.0), 10.0),
+        ("reduced_resnet18", "reduced ResNet-18", _reduced_resnet18, 64, _CIFAR, (4.0, 4.0), 4.0),
+        ("resnet18", "ResNet-18 (11 million)", _resnet18, 64, _CIFAR, (1.8, 1.8), 4.0),
+        ("vit", "small vision transformer (1.8 million)", _small_vit, 64, _CIFAR, (2.0, 2.0), 4.0),
     )
     return [
         Row(
@@ -93,27 +98,33 @@ def _rows() -> list[Row]:
             f"one GEM step on a GPU, {title}, {past} past experiences x {patterns} random images",
             "stock GEM's step",
             at_least=True,
-            floor=1.0,
+            floor=floor,
             goal=goal,
             measure=partial(_step, network=network, past=past, patterns=patterns, shape=shape),
             device="cuda",
         )
-        for name, title, network, patterns, shape, goal in networks
-        for past in (19, 99)
+        for name, title, network, patterns, shape, floors, goal in networks
+        for past, floor in zip((19, 99), floors, strict=True)
     ]
+
+
+_LIMITS = {
+    "step_gem_mlp": (3.5, 10.0),
+    "references": (3.5, 1.05),
+    "small_step": (6.0, 2.0),
+    "g_to_z": (100.0, 100.0),
+    "step_pdmgem": (1.7, 1.1),
+    "flat_cost": (1.5, 1.1),
+    "agem_role": (4.0, 6.0),
+}
+"""Floor and goal of each row on a GPU."""
 
 
 def _on_gpu(row: Row) -> Row:
     """A row that is there for a CPU."""
     what = f"{row.what.removesuffix(', one thread')}, on a GPU"
-    return replace(
-        row,
-        name=f"gpu_{row.name}",
-        what=what,
-        device="cuda",
-        threads=None,
-        floor=1.0 if row.at_least else 10.0,
-    )
+    name, (floor, goal) = f"gpu_{row.name}", _LIMITS[row.name]
+    return replace(row, name=name, what=what, device="cuda", threads=None, floor=floor, goal=goal)
 
 
 def _of_random_images(row: Row) -> Row:
