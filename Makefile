@@ -73,12 +73,16 @@ results: $(VENV)/installed
 	$(MAKE) results-small
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes.
-results-small: $(VENV)/installed
+KEPT := $(notdir $(basename $(basename $(wildcard docs/results/runs/evidence/*.tar.gz))))
+results-small: $(VENV)/installed $(addprefix report-,$(KEPT))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
-	for archive in docs/results/runs/evidence/*.tar.gz; do \
-	    $(BIN)/mgem-report $$archive --output docs/results/evidence/$$(basename $$archive .tar.gz) || exit; \
-	done
+
+# Question 3 compares all pairs of what was tuned.
+OPTIONS_q3_permuted := --baseline all \
+    --where strategy=best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
+report-%: $(VENV)/installed
+	$(BIN)/mgem-report docs/results/runs/evidence/$*.tar.gz --output docs/results/evidence/$* $(OPTIONS_$*)
 
 # Every warning is an error. The examples run, and their pages have what they print.
 docs: $(VENV)/installed-docs

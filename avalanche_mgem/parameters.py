@@ -49,8 +49,11 @@ def write_gradient(z: Tensor, parameters: Sequence[Tensor]) -> None:
     head: without them the constraints would not hold after the step. Where z is zero too, no gradient is
     made: momentum and weight decay would move such a parameter.
     """
-    for p, part in zip(parameters, torch.split(z, [p.numel() for p in parameters]), strict=True):
-        if p.grad is None and not part.any():
+    pairs = list(zip(parameters, torch.split(z, [p.numel() for p in parameters]), strict=True))
+    unreached = [part.any() for p, part in pairs if p.grad is None]
+    is_constrained = iter(torch.stack(unreached).tolist() if unreached else ())  # a GPU is waited for once
+    for p, part in pairs:
+        if p.grad is None and not next(is_constrained):
             continue
         part = part.view_as(p)
         if p.grad is None:

@@ -98,7 +98,7 @@ def _is_out_of_range(g: Tensor, rows: GradientRows, numbers: Numbers, blocks: Bl
         return bool((squares < 0).any())
     # Rows that are zero in a module are usual (heads of other tasks), so the rows themselves are asked.
     is_tiny = squares < least
-    if is_tiny.any() and rows.has_entries(torch.from_numpy(is_tiny).to(g.device), blocks):
+    if is_tiny.any() and rows.has_entries(torch.from_numpy(is_tiny), blocks):
         return True
     return _is_near_underflow(g, numbers, blocks)
 

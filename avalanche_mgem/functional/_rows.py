@@ -40,7 +40,7 @@ class GradientRows(Protocol):
         ...
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
-        """Whether a row that ``rows`` ``[m, K]`` marks in a module has an entry that is not zero there."""
+        """Whether a row that ``rows`` ``[m, K]`` (on the CPU) marks in a module has an entry not zero there."""
         ...
 
     def dense(self) -> Tensor:
@@ -80,7 +80,8 @@ class DenseRows:
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
         """See :meth:`GradientRows.has_entries`."""
         parts = zip(rows, blocks.split(self._G), strict=True)
-        return any(bool(G_block[chosen].any()) for chosen, G_block in parts if chosen.any())
+        found = [G_block[chosen.nonzero().squeeze(1).to(G_block.device)].any() for chosen, G_block in parts]
+        return bool(torch.stack(found).any())
 
     def dense(self) -> Tensor:
         """See :meth:`GradientRows.dense`."""

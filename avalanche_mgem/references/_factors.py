@@ -90,11 +90,14 @@ class Factors:
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
         """See :meth:`~avalanche_mgem.functional.GradientRows.has_entries`."""
-        for offset, tile in self._tiles(self.dtype):
-            for module, where in blocks.pieces(offset, offset + tile.shape[1]):
-                if rows[module].any() and tile[rows[module]][:, where].any():
-                    return True
-        return False
+        wanted = [row.nonzero().squeeze(1) for row in rows]
+        found = [
+            tile[wanted[module].to(tile.device)][:, where].any()
+            for offset, tile in self._tiles(self.dtype)
+            for module, where in blocks.pieces(offset, offset + tile.shape[1])
+            if len(wanted[module])
+        ]
+        return bool(found) and bool(torch.stack(found).any())
 
     def combine(self, g: Tensor, v: Tensor, blocks: Blocks, *, out: Tensor | None = None) -> Tensor:
         """See :meth:`~avalanche_mgem.functional.GradientRows.combine`."""
