@@ -40,7 +40,10 @@ class GradientRows(Protocol):
         ...
 
     def has_entries(self, rows: Tensor, blocks: Blocks) -> bool:
-        """Whether a row that ``rows`` ``[m, K]`` (on the CPU) marks in a module has an entry not zero there."""
+        """Whether a row that ``rows`` ``[m, K]`` marks in a module has an entry that is not zero there.
+
+        ``rows`` is on the CPU.
+        """
         ...
 
     def dense(self) -> Tensor:
