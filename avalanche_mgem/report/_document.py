@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from avalanche_mgem.report.results import Results
-from avalanche_mgem.report.sheets import Sheet, markdown
+from avalanche_mgem.report.sheets import Sheet
+from avalanche_mgem.report.spelling import markdown
 from avalanche_mgem.runs import text
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from avalanche_mgem.report.methods import is_protocol, label_methods
 from avalanche_mgem.report.results import combine, method_settings, settings_key
-from avalanche_mgem.report.sheets import print_results
+from avalanche_mgem.report.spelling import print_results
 from avalanche_mgem.report.tables import results_table
 from avalanche_mgem.runs import Run, printable
 

@@ -98,6 +98,11 @@ class Baselines:
     of: dict[str, str]
     problem: str = ""
 
+    @property
+    def used(self) -> set[str]:
+        """The methods that others are compared with."""
+        return set(self.of.values())
+
 
 def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | None) -> Baselines:
     """Finds what each method is compared with. Without ``gem`` and without a choice there are no baselines.

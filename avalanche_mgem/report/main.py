@@ -161,7 +161,7 @@ def _run(
     runs: Sequence[Path], output: Path | None, *, project: str | None, command: str, **choices: Any
 ) -> None:
     # Imported here: --help need not wait for pandas and matplotlib.
-    from avalanche_mgem.report.sheets import print_results
+    from avalanche_mgem.report.spelling import print_results
     from avalanche_mgem.report.write import PAGE_FILE, report
     from avalanche_mgem.runs import printable
 

@@ -55,7 +55,7 @@ def _not_compared(results: Results, baselines: Baselines | None, front: Front | 
         return
     if baselines.problem:
         yield f"There are no differences to a baseline: {baselines.problem}."
-    used = set(baselines.of.values())
+    used = baselines.used
     if not used:
         return
     if front is not None and len(used) > 1:

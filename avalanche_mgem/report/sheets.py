@@ -1,44 +1,24 @@
-"""The tables of a report as one reads them, and their spelling in Markdown, LaTeX and a terminal."""
+"""The tables of a report as one reads them: their columns, captions and rounded numbers."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
 from avalanche_mgem.report.statistics import FEWEST_SEEDS
 from avalanche_mgem.report.tables import SIGNIFICANT, Hypervolumes
-from avalanche_mgem.runs import LABELS, METRICS, printable
+from avalanche_mgem.runs import LABELS, METRICS
 
 _DIGITS = {**dict.fromkeys(METRICS, 3), "seconds_train": 1, "seconds_eval": 1, "peak_memory_mb": 0}
 """The numbers of a table of means, in its order, with the digits after the point."""
 
-_NONE = "-"
+NONE = "-"
+"""In a cell without a number."""
 
-_UNTIMED = "Seconds are left out where several runs could share the machine."
-
-_COLUMNS = 80  # of a terminal
-_METHOD = 20  # characters of a line that a method's name gets at least, if it needs them
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "|": r"\textbar{}",
-}
-
-_SIGN = re.compile(r"(?<![\w.])([-+])(?=\d)")
-"""The sign of a number; elsewhere a minus is a hyphen."""
+UNTIMED = "Seconds are left out where several runs could share the machine."
 
 
 @dataclass(frozen=True)
@@ -62,7 +42,7 @@ class Sheet:
 
 def results_sheet(table: pd.DataFrame) -> Sheet:
     """The table of means."""
-    untimed = "" if table["is_timed"].all() else f" {_UNTIMED}"
+    untimed = "" if table["is_timed"].all() else f" {UNTIMED}"
     return Sheet(
         "results",
         f"Mean ± half-width of the 95 % interval over n seeds (Student's t).{untimed}",
@@ -71,9 +51,9 @@ def results_sheet(table: pd.DataFrame) -> Sheet:
             (
                 str(row["method"]),
                 str(row["n"]),
-                *(_mean_of(row, name) for name in _DIGITS),
+                *(mean_of(row, name) for name in _DIGITS),
             )
-            for row in _rows(table)
+            for row in rows_of(table)
         ],
     )
 
@@ -90,7 +70,7 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
             str(row["n"]),
             _mean(row["difference"], row["half_width"], 3, sign="+"),
         )
-        for row in _rows(table)
+        for row in rows_of(table)
     ]
     if not (table["n"] >= FEWEST_SEEDS).any():
         caption = f"{means}. Fewer than {FEWEST_SEEDS} pairs of seeds are not tested, so there is no p."
@@ -98,7 +78,7 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
     return Sheet(
         "differences",
         f"{means}; p of the paired t-test, and corrected by Holm over the tests of a metric. "
-        f"* corrected p < {SIGNIFICANT}; {_NONE} no test: fewer than {FEWEST_SEEDS} pairs of seeds, or equal "
+        f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} pairs of seeds, or equal "
         "differences.",
         (*header, "p", "corrected p"),
         [
@@ -107,7 +87,7 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
                 _p(row["p"]),
                 _p(row["p_corrected"]) + ("*" if row["p_corrected"] < SIGNIFICANT else ""),
             )
-            for shown, row in zip(rows, _rows(table), strict=True)
+            for shown, row in zip(rows, rows_of(table), strict=True)
         ],
         texts=3,
     )
@@ -133,10 +113,10 @@ def pairs_sheets(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Sheet
 
 def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
     is_tested = bool((table["n"] >= FEWEST_SEEDS).any())
-    cells = {(row["method"], row["baseline"]): _of_pair(row, is_tested) for row in _rows(table)}
+    cells = {(row["method"], row["baseline"]): _of_pair(row, is_tested) for row in rows_of(table)}
     rows = []
     for place, method in enumerate(methods):
-        above = [cells.get((method, other), _NONE) for other in methods[place + 1 :]]
+        above = [cells.get((method, other), NONE) for other in methods[place + 1 :]]
         rows.append((f"{place + 1}. {method}", *[""] * (len(methods) - 1 - len(above)), *above))
     return Sheet(
         f"pairs_{metric}",
@@ -165,14 +145,14 @@ def _square_caption(label: str, table: pd.DataFrame, is_tested: bool, shown: Seq
         sentences.append(
             f"In parentheses: not tested (fewer than {FEWEST_SEEDS} shared seeds, or equal differences)."
         )
-    if _NONE in shown:
-        sentences.append(f"{_NONE} no seed at which both have {label}.")
+    if NONE in shown:
+        sentences.append(f"{NONE} no seed at which both have {label}.")
     return " ".join([*sentences, "All numbers are in differences.csv."])
 
 
 def _of_pair(row: Mapping[str, Any], is_tested: bool) -> str:
     difference = _mean(row["difference"], nan, 3, sign="+")
-    if not is_tested or difference == _NONE:
+    if not is_tested or difference == NONE:
         return difference
     if isnan(row["p_corrected"]):
         return f"({difference})"
@@ -197,7 +177,7 @@ def published_sheet(table: pd.DataFrame) -> Sheet:
                 _mean(row["mean"], row["half_width"], 3),
                 row["published"],
             )
-            for row in _rows(table)
+            for row in rows_of(table)
         ],
         texts=4,
     )
@@ -220,7 +200,7 @@ def hypervolume_sheet(volumes: Hypervolumes, setting: str) -> Sheet:
                 _bracket(row["hypervolume"], row["low"], row["high"], ""),
                 _bracket(row["difference"], row["difference_low"], row["difference_high"], "+"),
             )
-            for row in _rows(volumes.table)
+            for row in rows_of(volumes.table)
         ],
     )
 
@@ -234,120 +214,31 @@ def _bootstrapped(seeds: int) -> str:
     )
 
 
-def markdown(sheet: Sheet) -> str:
-    """A table of GitHub's Markdown, its caption below."""
-    rule = ["---"] * sheet.texts + ["---:"] * (len(sheet.header) - sheet.texts)
-    rows = [sheet.header, tuple(rule), *(tuple(map(_markdown_cell, row)) for row in sheet.rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{_markdown_cell(sheet.caption)}\n"
-
-
-def _markdown_cell(cell: str) -> str:
-    for character in "\\|*_`<":
-        cell = cell.replace(character, f"\\{character}")
-    return cell
-
-
-def latex(sheet: Sheet) -> str:
-    r"""A table with the rules of booktabs, to be read in by ``\input``."""
-    columns = "l" * sheet.texts + "r" * (len(sheet.header) - sheet.texts)
-    body = [" & ".join(map(_latex_cell, row)) + r" \\" for row in (sheet.header, *sheet.rows)]
-    lines = [
-        "% \\usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_latex_cell(sheet.caption)}}}",
-        rf"\label{{tab:{sheet.name}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        body[0],
-        r"\midrule",
-        *body[1:],
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_cell(cell: str) -> str:
-    if cell == _NONE:
-        return "--"
-    escaped = "".join(_LATEX.get(character, character) for character in cell)
-    return _SIGN.sub(r"$\1$", escaped)
-
-
-def print_results(table: pd.DataFrame, title: str, names: Sequence[str] = ("acc", "bwd", "la")) -> None:
-    """Prints means with their intervals for a terminal of 80 columns.
-
-    Args:
-        table: :func:`~avalanche_mgem.report.tables.results_table`.
-        title: such as the benchmark.
-        names: the numbers to show, from left to right. Those that do not fit beside the others are in a table
-            below. Seconds that no method has are left out. Long names of methods take several lines.
-    """
-    rows = _rows(table)
-    methods, n = [printable(str(row["method"])) for row in rows], [str(row["n"]) for row in rows]
-    columns = {
-        LABELS[name]: [_mean_of(row, name).replace(" ", "") for row in rows]
-        for name in names
-        if table["is_timed"].any() or not name.startswith("seconds_")
-    }
-    console = Console(width=_COLUMNS, markup=False, highlight=False)
-    room = _COLUMNS - min(max(map(len, methods)), _METHOD) - 1 - max(map(len, n))
-    for number, labels in enumerate(_beside(columns, room)):
-        shown = Table(
-            title=None if number else f"{printable(title)}\nmean ± 95 % interval over n seeds",
-            box=SIMPLE_HEAD,
-            padding=(0, 0),
-            pad_edge=False,
-        )
-        shown.add_column("method", overflow="fold")
-        for label in ("n", *labels):
-            shown.add_column(label, justify="right", no_wrap=True)
-        for row in zip(methods, n, *(columns[label] for label in labels), strict=True):
-            shown.add_row(*row)
-        console.print(shown)
-    if any(name.startswith("seconds_") for name in names) and not table["is_timed"].all():
-        console.print(_UNTIMED)
-
-
-def _beside(columns: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
-    """The labels of columns in tables that are no wider than the room."""
-    tables: list[list[str]] = [[]]
-    left = room
-    for label, cells in columns.items():
-        width = 1 + max(map(len, (label, *cells)))
-        if width > left and tables[-1]:
-            tables.append([])
-            left = room
-        tables[-1].append(label)
-        left -= width
-    return tables
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each by the names of its columns."""
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def _mean_of(row: Mapping[str, Any], name: str) -> str:
+def mean_of(row: Mapping[str, Any], name: str) -> str:
+    """A number of a row of the table of means, with its interval."""
     return _mean(row[f"{name}_mean"], row[f"{name}_half_width"], _DIGITS[name])
 
 
 def _mean(mean: float, half_width: float, digits: int, sign: str = "") -> str:
     if isnan(mean):
-        return _NONE
+        return NONE
     text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # 0.0 makes no number of -0.000
     return text if isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
 
 
 def _p(p: float) -> str:
     if isnan(p):
-        return _NONE
+        return NONE
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _bracket(value: float, low: float, high: float, sign: str) -> str:
     if isnan(value):
-        return _NONE
+        return NONE
     text = f"{value:{sign}.3g}"
     return text if isnan(low) else f"{text} [{low:{sign}.3g}, {high:{sign}.3g}]"

@@ -21,11 +21,11 @@ from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
     hypervolume_sheet,
-    latex,
     pairs_sheets,
     published_sheet,
     results_sheet,
 )
+from avalanche_mgem.report.spelling import latex
 from avalanche_mgem.report.tables import Hypervolumes, differences_table, hypervolumes, results_table
 
 PAGE_FILE = "report.html"
@@ -97,7 +97,7 @@ def report(
     results = load_results(*runs, where=where)
     varying = find_front(results.methods, front)
     baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, varying, baseline)
-    used = set() if baselines is None else set(baselines.of.values())
+    used = set() if baselines is None else baselines.used
     volumes = _hypervolumes(results, varying, used, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
