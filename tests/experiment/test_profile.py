@@ -119,7 +119,7 @@ def test_a_step_is_what_a_clock_says(takes_a_second: Callable[[Any, str], None])
         pytest.param(SupervisedTemplate, "optimizer_step", "optimizer", "dmgem", marks=pytest.mark.slow),
         (ReferenceComputer, "__call__", "references", "dmgem"),
         pytest.param(Factors, "products", "gram", "dmgem", marks=pytest.mark.slow),
-        (projection, "dual", "solver", "dmgem"),
+        (projection, "dual_on_host", "solver", "dmgem"),
         pytest.param(Factors, "combine", "combine", "dmgem", marks=pytest.mark.slow),
         pytest.param(Projector, "strength", "other", "dmgem", marks=pytest.mark.slow),
         (EWCPlugin, "before_backward", "other", "ewc"),

@@ -156,6 +156,15 @@ def assert_equal_rows(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11 * scale.item())
 
 
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+def calls(request, monkeypatch):
+    """Whether a layer makes a call for each group, or one for all, which works on a CPU too."""
+    if request.param == "as on a GPU":
+        for file in ("_rules", "_batch_norm"):
+            monkeypatch.setattr(f"avalanche_mgem.references.{file}.is_on_gpu", lambda x: True)
+
+
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (3, 3), (5,)])
 def test_layerwise_is_the_loop(name, sizes):

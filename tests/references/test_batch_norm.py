@@ -51,8 +51,10 @@ def together(layer, x, d):
     return [y.detach(), *torch.autograd.grad(y, [x, *leaves], d)]
 
 
+@pytest.mark.parametrize("is_on_gpu", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_each_group_is_normalised_by_itself(name):
+def test_each_group_is_normalised_by_itself(name, is_on_gpu, monkeypatch):
+    monkeypatch.setattr("avalanche_mgem.references._batch_norm.is_on_gpu", lambda x: is_on_gpu)
     layer, x, d = made(name)
     other = copy.deepcopy(layer)
     for _ in range(2):  # a second time, from other running statistics

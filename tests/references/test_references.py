@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -5,6 +8,7 @@ from helpers import memory_groups
 from torch import nn
 
 from avalanche_mgem.references import loop, reference_mode
+from avalanche_mgem.references._trial import exact_products
 
 CPU = torch.device("cpu")
 
@@ -169,6 +173,35 @@ def test_dropout_is_a_choice_and_never_touches_the_global_generator():
         assert is_same == (not dropout)
         assert torch.equal(torch.get_rng_state(), state)
         assert model[2].training
+
+
+def test_a_trial_has_full_precision_and_leaves_the_settings_alone():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = True
+        with exact_products(torch.device("cuda")):  # settings exist without a GPU
+            assert not cudnn.allow_tf32
+            assert not matmul.allow_tf32
+        assert cudnn.allow_tf32
+        assert matmul.allow_tf32
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the old names alone")
+def test_a_trial_knows_the_newer_names_of_precisions():
+    script = """
+import torch
+from avalanche_mgem.references._trial import exact_products
+convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+convolutions.fp32_precision = products.fp32_precision = "tf32"
+with exact_products(torch.device("cuda")):
+    assert convolutions.fp32_precision == products.fp32_precision == "ieee"
+assert convolutions.fp32_precision == products.fp32_precision == "tf32"
+"""  # old and new names in one process are an error of torch
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_modes_are_restored_after_an_error():
