@@ -86,8 +86,9 @@ _FREE = [
 def looks(methods: Mapping[str, str]) -> dict[str, Look]:
     """The look of each method of a report. No two have the same colour with the same dashes.
 
-    A known strategy always has the same look. That of an unknown one follows from its name, unless another of
-    the report has it. The methods of one strategy differ in tints and dashes.
+    A known strategy always has the same look, and so has a tuned one: best_gem that of gem, where gem is not
+    there too. That of an unknown one follows from its name, unless another of the report has it. The methods
+    of one strategy differ in tints and dashes.
 
     Args:
         methods: the strategy of each, by the method's name, in the order of tables.
@@ -119,15 +120,26 @@ def looks(methods: Mapping[str, str]) -> dict[str, Look]:
 
 
 def _of_strategies(strategies: Iterable[str]) -> dict[str, Look]:
-    found = {name: _LOOKS[name] for name in strategies if name in _LOOKS}
+    every = set(strategies)
+    found = {name: _LOOKS[name] for name in every if name in _LOOKS}
+    found |= {
+        name: _LOOKS[_untuned(name)]
+        for name in every - set(found)
+        if _untuned(name) in _LOOKS and _untuned(name) not in every
+    }
     taken: set[tuple[str, tuple[float, ...]]] = set()
-    for name in sorted(set(strategies) - set(_LOOKS)):
+    for name in sorted(every - set(found)):
         number = crc32(name.encode())
         turned = [_FREE[(number + turn) % len(_FREE)] for turn in range(len(_FREE))]
         colour, dashes = next((pair for pair in turned if pair not in taken), turned[0])
         taken.add((colour, dashes))
         found[name] = Look(colour, _SPARE_MARKERS[number // len(_FREE) % len(_SPARE_MARKERS)], dashes)
     return found
+
+
+def _untuned(strategy: str) -> str:
+    """The strategy that ``mgem tune`` has tuned under this name, such as gem for best_gem."""
+    return strategy.removeprefix("best_")
 
 
 def _tint(colour: str, share: float) -> str:
@@ -138,5 +150,5 @@ def _tint(colour: str, share: float) -> str:
 
 def rank(strategy: str) -> tuple[int, str]:
     """A key that sorts strategies as tables show them: from naive to joint training, unknown ones last."""
-    known = list(_LOOKS)
-    return (known.index(strategy) if strategy in known else len(known), strategy)
+    known, name = list(_LOOKS), _untuned(strategy)
+    return (known.index(name) if name in known else len(known), strategy)

@@ -199,6 +199,17 @@ def test_second_methods_of_one_colour_have_other_dashes() -> None:
     assert found["ewc 1"].colour == found["avalanche_gem 1"].colour
 
 
+def test_a_tuned_strategy_looks_like_itself_where_that_is_not_there() -> None:
+    gem, mine = looks({"gem": "gem"})["gem"], looks({"best_mine": "best_mine"})["best_mine"]
+    found = looks({name: name for name in ("best_gem", "best_mine", "replay")})
+    assert found["best_gem"] == gem
+    assert found["best_mine"] == mine
+    both = looks({name: name for name in ("best_gem", "gem")})
+    assert both["gem"] == gem
+    assert (both["best_gem"].colour, both["best_gem"].dashes) != (gem.colour, gem.dashes)
+    assert rank("best_gem")[0] == rank("gem")[0]
+
+
 def test_the_look_of_an_unknown_strategy_is_that_of_its_name() -> None:
     alone = looks({"mine": "mine"})["mine"]
     known = looks({name: name for name in KNOWN})
