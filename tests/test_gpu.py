@@ -4,13 +4,21 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
-import avalanche.benchmarks as ab
 import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models import SlimResNet18
 from avalanche.training.plugins import EvaluationPlugin
-from helpers import digits, fast_digits, gradients, memory_groups, mlp, parameters_of, strategy_arguments
+from helpers import (
+    digits,
+    fast_digits,
+    gradients,
+    labelled_digits,
+    memory_groups,
+    mlp,
+    parameters_of,
+    strategy_arguments,
+)
 from references.random_models import compare
 from torch import Tensor, nn
 
@@ -30,9 +38,7 @@ def strategy(kind: Callable = MGEM, device: str = "cuda", **options):
     return kind(patterns_per_exp=20, seed=0, device=device, **options, **strategy_arguments(model))
 
 
-def digit_stream(dtype: torch.dtype = torch.float64):
-    dataset = LabelledTensors(*digits(dtype=dtype))
-    return ab.nc_benchmark(dataset, dataset, 5, task_labels=False, seed=0)
+digit_stream = partial(labelled_digits, dtype=torch.float64)
 
 
 def trained(made, benchmark) -> Tensor:
@@ -68,11 +74,9 @@ def test_products_of_long_rows_lose_no_digits(diagonal):
     K, b = gram(G[0] - G[1], G, Blocks((G.shape[1],)), diagonal=diagonal)
     expected = G.double() @ G.double().T
     scale = expected.diagonal().mean()
-    expected_b = expected[:, 0] - expected[:, 1]
-    assert (b[0] - expected_b).abs().max() < 1e-6 * scale
-    found = K[0] if not diagonal else K[0].diagonal().diag()
-    expected = expected if not diagonal else expected.diagonal().diag()
-    assert (found - expected).abs().max() < 1e-6 * scale
+    assert (b[0] - (expected[:, 0] - expected[:, 1])).abs().max() < 1e-6 * scale
+    difference = K[0] - expected
+    assert (difference.diagonal() if diagonal else difference).abs().max() < 1e-6 * scale
 
 
 @pytest.mark.parametrize("first", range(0, 100, 20))

@@ -85,7 +85,7 @@ def dual(
     # To the host in one copy: there the solvers work, and NumPy takes less time for such small numbers.
     numbers = torch.cat([K, b.unsqueeze(-2)], dim=-2).detach().to("cpu", torch.float64).numpy()
     v = dual_on_host(numbers[:, :-1], numbers[:, -1], dtype, memory_strength, solver, ridge)
-    return torch.from_numpy(v).to(b.device, dtype).clamp_(min=memory_strength)
+    return torch.from_numpy(v).to(b.device, dtype)
 
 
 def dual_on_host(

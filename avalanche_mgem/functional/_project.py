@@ -121,8 +121,7 @@ def _multipliers(numbers: Numbers, memory_strength: float, solver: Solver, ridge
     v[is_violated] = dual_on_host(
         numbers.K[is_violated], numbers.b[is_violated], numbers.dtype, memory_strength, solver, ridge
     )
-    found = torch.from_numpy(v).to(numbers.dtype)
-    return torch.where(torch.from_numpy(is_violated)[:, None], found.clamp(min=memory_strength), found)
+    return torch.from_numpy(v).to(numbers.dtype)
 
 
 def _is_surely_finite(numbers: Numbers, v: Tensor, dtype: torch.dtype) -> bool:

@@ -13,6 +13,8 @@ from avalanche_mgem.references._rules import is_on_gpu, runs, side_by_side
 _FEW_CHANNELS = 32
 """Up to as many, torch's threads wait for each other's lines of the cache when they sum over such images."""
 
+_Rows = Sequence[Tensor | None]  # weights and biases of the groups, [K, C] each
+
 
 def is_by_batch(layer: nn.Module) -> bool:
     """Whether a layer is one of torch's BatchNorms and normalises by the samples that it sees now."""
@@ -34,15 +36,22 @@ def batch_norm_by_group(
         bias: likewise.
         sizes: number of samples of each of the K groups.
     """
-    updates = layer.training and layer.track_running_stats and layer.running_mean is not None
-    momenta = _momenta(layer, len(sizes)) if updates else [0.0] * len(sizes)
+    running, momenta = None, [0.0] * len(sizes)
+    mean, variance = layer.running_mean, layer.running_var
+    if layer.training and layer.track_running_stats and mean is not None and variance is not None:
+        running, momenta = (mean, variance), _momenta(layer, len(sizes))
     outputs = []
     for groups, samples, _ in runs(sizes):
         number = groups.stop - groups.start
-        w, b = (p if p is None or len(p) == number else p[groups] for p in (weight, bias))
+        rows = [of_groups(rows, groups) for rows in (weight, bias)]
         normalise = _together if _is_faster_together(x, number) else _one_by_one
-        outputs.append(normalise(layer if updates else None, x[samples], w, b, momenta[groups], layer.eps))
+        outputs.append(normalise(x[samples], rows, running, momenta[groups], layer.eps))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def of_groups(rows: Tensor | None, groups: slice) -> Tensor | None:
+    """The rows of some groups; those of all as they are, because autograd has more work for a slice."""
+    return rows if rows is None or groups == slice(0, len(rows)) else rows[groups]
 
 
 def _momenta(layer: nn.BatchNorm2d, number: int) -> list[float]:
@@ -68,17 +77,12 @@ def _is_faster_together(x: Tensor, number: int) -> bool:
 
 
 def _one_by_one(
-    layer: nn.BatchNorm2d | None,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    momenta: Sequence[float],
-    eps: float,
+    x: Tensor, rows: _Rows, running: tuple[Tensor, Tensor] | None, momenta: Sequence[float], eps: float
 ) -> Tensor:
-    """A BatchNorm for each group; updates the layer's statistics, where there is a layer."""
-    mean, variance = (None, None) if layer is None else (layer.running_mean, layer.running_var)
+    """A BatchNorm for each group; updates the running statistics, where there are some."""
+    mean, variance = running or (None, None)
     split = torch.split(x, len(x) // len(momenta))
-    weights, biases = ([None] * len(split) if rows is None else rows.unbind() for rows in (weight, bias))
+    weights, biases = ([None] * len(split) if p is None else p.unbind() for p in rows)
     outputs = [
         F.batch_norm(group, mean, variance, w, b, True, momentum, eps)
         for group, w, b, momentum in zip(split, weights, biases, momenta, strict=True)
@@ -87,26 +91,20 @@ def _one_by_one(
 
 
 def _together(
-    layer: nn.BatchNorm2d | None,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    momenta: Sequence[float],
-    eps: float,
+    x: Tensor, rows: _Rows, running: tuple[Tensor, Tensor] | None, momenta: Sequence[float], eps: float
 ) -> Tensor:
     """One BatchNorm over the channels of all groups side by side; updates likewise."""
     K, last = len(momenta), x.movedim(1, -1)
     beside = side_by_side(x if is_on_gpu(x) else last.flatten(0, -2), K)  # whole lines of a processor's cache
-    w, b = (None if rows is None else rows.flatten() for rows in (weight, bias))
-    if layer is None or layer.running_mean is None or layer.running_var is None:
-        y = F.batch_norm(beside, None, None, w, b, True, 0.0, eps)
-    else:
-        means, variances = layer.running_mean.new_zeros(2, beside.shape[1])
-        y = F.batch_norm(beside, means, variances, w, b, True, 1.0, eps)  # momentum 1: each group's own
-        shares = _shares(tuple(momenta), means.dtype, means.device)
-        for running, of_groups in ((layer.running_mean, means), (layer.running_var, variances)):
+    w, b = (None if p is None else p.flatten() for p in rows)
+    own = None if running is None else running[0].new_zeros(2, beside.shape[1])
+    mean, variance = (None, None) if own is None else own
+    y = F.batch_norm(beside, mean, variance, w, b, True, 1.0, eps)  # momentum 1: each group's own
+    if running is not None and own is not None:
+        shares = _shares(tuple(momenta), own.dtype, own.device)
+        for whole, parts in zip(running, own, strict=True):
             # Past autograd, as BatchNorm itself does: backward passes over its batches do not read them.
-            running.data.addmv_(of_groups.view(K, -1).mT, shares, beta=math.prod(1 - m for m in momenta))
+            whole.data.addmv_(parts.view(K, -1).mT, shares, beta=math.prod(1 - m for m in momenta))
     y = y.reshape(len(y), K, -1, *y.shape[2:]).transpose(0, 1).flatten(0, 1)
     return y if is_on_gpu(x) else y.view(last.shape).movedim(-1, 1)
 

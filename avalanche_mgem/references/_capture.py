@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from avalanche_mgem.memory import owners
-from avalanche_mgem.references._batch_norm import batch_norm_by_group, is_by_batch
+from avalanche_mgem.references._batch_norm import batch_norm_by_group, is_by_batch, of_groups
 from avalanche_mgem.references._heads import forward_trunk_once, is_trunk_with_heads
 from avalanche_mgem.references._rules import Rule, rule_of
 
@@ -272,11 +272,8 @@ class Capture:
             self._of_batch_norm[id(layer)] = [
                 None if p is None else self._for_groups(p) for p in (layer.weight, layer.bias)
             ]
-        weight, bias = self._of_batch_norm[id(layer)]
-        if len(self._seen) < len(self._sizes):
-            weight, bias = (
-                None if rows is None else rows[self._seen.start : self._seen.stop] for rows in (weight, bias)
-            )
+        seen = slice(self._seen.start, self._seen.stop)
+        weight, bias = (of_groups(rows, seen) for rows in self._of_batch_norm[id(layer)])
         return batch_norm_by_group(layer, x, weight, bias, sizes)
 
     def _for_groups(self, p: nn.Parameter) -> Tensor:

@@ -1,6 +1,6 @@
 """How methods look, in every figure of every report: colour, marker and dashes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -121,12 +121,7 @@ def looks(methods: Mapping[str, str]) -> dict[str, Look]:
 
 def _of_strategies(strategies: Iterable[str]) -> dict[str, Look]:
     every = set(strategies)
-    found = {name: _LOOKS[name] for name in every if name in _LOOKS}
-    found |= {
-        name: _LOOKS[_untuned(name)]
-        for name in every - set(found)
-        if _untuned(name) in _LOOKS and _untuned(name) not in every
-    }
+    found = {name: _LOOKS[known] for name in every if (known := _untuned(name, every)) in _LOOKS}
     taken: set[tuple[str, tuple[float, ...]]] = set()
     for name in sorted(every - set(found)):
         number = crc32(name.encode())
@@ -137,9 +132,10 @@ def _of_strategies(strategies: Iterable[str]) -> dict[str, Look]:
     return found
 
 
-def _untuned(strategy: str) -> str:
-    """The strategy that ``mgem tune`` has tuned under this name, such as gem for best_gem."""
-    return strategy.removeprefix("best_")
+def _untuned(strategy: str, others: Collection[str] = ()) -> str:
+    """The strategy that ``mgem tune`` has tuned under this name, gem for best_gem, unless others have it."""
+    tuned = strategy.removeprefix("best_")
+    return strategy if tuned in others else tuned
 
 
 def _tint(colour: str, share: float) -> str:

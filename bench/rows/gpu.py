@@ -10,7 +10,7 @@ from avalanche.models import SlimResNet18
 from torch import nn
 from torchvision.models import VisionTransformer, resnet18
 
-from bench.data import noise
+from bench.data import Stream, noise
 from bench.midstream import MidStream, ours, plain, same_update, stock_gem, trained, with_conflict
 from bench.row import Measured, Options, Row
 from bench.rows.finer import FINER, PD, finer_and_gem
@@ -21,37 +21,35 @@ from bench.timing import in_turns
 _CLASSES, _CIFAR = 100, (3, 32, 32)
 
 
-def _reduced_resnet18() -> nn.Module:
-    model: nn.Module = SlimResNet18(_CLASSES, nf=20)
-    return model
+_Network = Callable[[], nn.Module]
+
+_REDUCED_RESNET18: _Network = partial(SlimResNet18, _CLASSES, nf=20)
+_RESNET18: _Network = partial(resnet18, num_classes=_CLASSES)
+_SMALL_VIT: _Network = partial(
+    VisionTransformer,
+    image_size=32,
+    patch_size=4,
+    num_layers=6,
+    num_heads=4,
+    hidden_dim=192,
+    mlp_dim=384,
+    num_classes=_CLASSES,
+)
 
 
-def _resnet18() -> nn.Module:
-    model: nn.Module = resnet18(num_classes=_CLASSES)
-    return model
-
-
-def _small_vit() -> nn.Module:
-    model: nn.Module = VisionTransformer(
-        image_size=32,
-        patch_size=4,
-        num_layers=6,
-        num_heads=4,
-        hidden_dim=192,
-        mlp_dim=384,
-        num_classes=_CLASSES,
-    )
-    return model
-
-
-def _step(
-    options: Options, network: Callable[[], nn.Module], past: int, patterns: int, shape: tuple[int, ...]
-) -> Measured:
+def _trained(
+    options: Options, network: _Network, past: int, kept: int, shape: tuple[int, ...]
+) -> tuple[nn.Module, Stream]:
+    """A network after plain training on random images, and their stream."""
     options.report.phase("random images, plain training, memories")
-    kept = options.size(patterns, 6)
     stream = noise(options.size(past, 3) + 1, kept + 50, shape, 10, options.seed)
     torch.manual_seed(options.seed)
-    model = trained(network(), stream, options.seed, lr=0.01, device=options.device)
+    return trained(network(), stream, options.seed, lr=0.01, device=options.device), stream
+
+
+def _step(options: Options, network: _Network, past: int, patterns: int, shape: tuple[int, ...]) -> Measured:
+    kept = options.size(patterns, 6)
+    model, stream = _trained(options, network, past, kept, shape)
     mine = MidStream(ours(model, kept, options.seed), stream)
     stock = MidStream(stock_gem(model, kept, options.seed), stream)
     ordinary = MidStream(plain(model), stream)
@@ -75,11 +73,8 @@ def _step(
 
 
 def _pdmgem(options: Options) -> Measured:
-    options.report.phase("random images, plain training, memories")
     kept = options.size(64, 12)
-    stream = noise(options.size(PAST, 3) + 1, kept + 50, (3, 32, 32), 10, options.seed)
-    torch.manual_seed(options.seed)
-    model = trained(_reduced_resnet18(), stream, options.seed, lr=0.01, device=options.device)
+    model, stream = _trained(options, _REDUCED_RESNET18, PAST, kept, _CIFAR)
     finer, gem, backends = finer_and_gem(options, model, stream, kept, PD)
     return Measured(finer, gem, None, {"patterns_per_exp": kept, "references": backends, **PD})
 
@@ -88,9 +83,17 @@ def _rows() -> list[Row]:
     """The networks of the field, each with 19 and 99 past experiences."""
     networks = (
         ("mlp", "MLP 2 x 100", partial(mlp, 0), MEMORY, (1, 28, 28), (4.0, 10.0), 10.0),
-        ("reduced_resnet18", "reduced ResNet-18", _reduced_resnet18, 64, _CIFAR, (4.0, 4.0), 4.0),
-        ("resnet18", "ResNet-18 (11 million)", _resnet18, 64, _CIFAR, (1.8, 1.8), 4.0),
-        ("vit", "small vision transformer (1.8 million)", _small_vit, 64, _CIFAR, (2.0, 2.0), 4.0),
+        ("reduced_resnet18", "reduced ResNet-18", _REDUCED_RESNET18, 64, _CIFAR, (4.0, 4.0), 4.0),
+        (
+            "resnet18",
+            "ResNet-18 (11 million)",
+            partial(resnet18, num_classes=_CLASSES),
+            64,
+            _CIFAR,
+            (1.8, 1.8),
+            4.0,
+        ),
+        ("vit", "small vision transformer (1.8 million)", _SMALL_VIT, 64, _CIFAR, (2.0, 2.0), 4.0),
     )
     return [
         Row(
@@ -132,7 +135,9 @@ def _of_random_images(row: Row) -> Row:
     return replace(row, what=f"{row.what}, random images", measure=_pdmgem)
 
 
+_STEP_PDMGEM, *_OTHERS = FINER
+
 GPU = (
-    *map(_on_gpu, (*STEPS, *PROJECTION, _of_random_images(FINER[0]), *FINER[1:])),
+    *map(_on_gpu, (*STEPS, *PROJECTION, _of_random_images(_STEP_PDMGEM), *_OTHERS)),
     *_rows(),
 )
