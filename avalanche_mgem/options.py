@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     reference_autocast: bool
     patterns_per_step: int | None
     experiences_per_step: int | None
+    mem_size: int | None
     memory_device: str | torch.device | None
     seed: int | None
 
@@ -51,6 +52,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "reference_autocast": False,
     "patterns_per_step": None,
     "experiences_per_step": None,
+    "mem_size": None,
     "memory_device": None,
     "seed": None,
 }
@@ -83,6 +85,9 @@ patterns_per_step: samples drawn from the memory for each step, shared evenly am
 experiences_per_step: past experiences drawn for each step, the only ones that constrain it. This changes the
     method too: a step may raise the loss of the others, and the pull of gamma is that of so many
     experiences. None (default) takes all.
+mem_size: samples kept of all experiences together, in place of the number of each, which is None then. The
+    memory is full from the first experience on, as that of replay: experiences have equal shares, and give
+    samples up as more come. None (default) keeps as many of each, as GEM does.
 memory_device: where the memory rests between the steps. None (default) is the training device. ``"cpu"``
     keeps a large memory in the host's pinned memory and copies it in every step.
 seed: of memory, groups and random modules. None (default) takes the seed of torch's global generator without

@@ -42,7 +42,7 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
     overflows to the scaler.
 
     Args:
-        patterns_per_experience: samples kept of each experience.
+        patterns_per_experience: samples kept of each experience; None where ``mem_size`` is given.
         memory_strength: gamma, the pull along the old gradients where a constraint is violated: a number of
             at least 0 (default 0.5, as GEM), a list with one for each experience, a
             :class:`~avalanche_mgem.schedules.Schedule`, or a function of Avalanche's clock. The pull grows
@@ -71,7 +71,7 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
     @with_signature(Options, DEFAULTS)
     def __init__(
         self,
-        patterns_per_experience: int,
+        patterns_per_experience: int | None,
         memory_strength: MemoryStrength = 0.5,
         **options: Unpack[Options],
     ):
@@ -203,7 +203,7 @@ class PMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-a
     """p-mGEM (Liu et al., 2024): the parameters in ``num_modules`` modules, each constrained on its own.
 
     Args:
-        patterns_per_experience: samples kept of each experience.
+        patterns_per_experience: samples kept of each experience; None where ``mem_size`` is given.
         memory_strength: gamma, see :class:`MGEMPlugin`; default 0.5, as GEM.
         {arguments}
 
@@ -215,7 +215,7 @@ class PMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-a
     @with_signature(Options, {**DEFAULTS, "num_modules": 2})
     def __init__(
         self,
-        patterns_per_experience: int,
+        patterns_per_experience: int | None,
         memory_strength: MemoryStrength = 0.5,
         **options: Unpack[Options],
     ):
@@ -227,7 +227,7 @@ class DMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-a
     """d-mGEM (Liu et al., 2024): each experience's memory in ``num_groups`` groups, each a constraint.
 
     Args:
-        patterns_per_experience: samples kept of each experience.
+        patterns_per_experience: samples kept of each experience; None where ``mem_size`` is given.
         memory_strength: gamma, see :class:`MGEMPlugin`; default 0.5, as GEM.
         {arguments}
 
@@ -239,7 +239,7 @@ class DMGEMPlugin(MGEMPlugin, supports_distributed=True):  # type: ignore[call-a
     @with_signature(Options, {**DEFAULTS, "num_groups": 2})
     def __init__(
         self,
-        patterns_per_experience: int,
+        patterns_per_experience: int | None,
         memory_strength: MemoryStrength = 0.5,
         **options: Unpack[Options],
     ):

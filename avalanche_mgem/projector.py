@@ -71,7 +71,7 @@ class Projector:
     Args:
         model: the model. None where it is set later, as ``projector.model``, before the first step.
         criterion: the loss of outputs and targets, a mean over samples; None as for the model.
-        patterns_per_task: samples kept of each task.
+        patterns_per_task: samples kept of each task; None where ``mem_size`` is given.
         memory_strength: gamma, the pull along the old gradients where a constraint is violated: a number of
             at least 0 (default 0.5, as GEM), a list with one for each task, or a
             :class:`~avalanche_mgem.schedules.Schedule`. The pull grows with the number of constraints; see
@@ -113,7 +113,7 @@ class Projector:
         self,
         model: nn.Module | None,
         criterion: Criterion | None,
-        patterns_per_task: int,
+        patterns_per_task: int | None,
         memory_strength: MemoryStrength = 0.5,
         *,
         forward: Forward | None = None,
@@ -134,6 +134,7 @@ class Projector:
             options["seed"],
             options["patterns_per_step"],
             options["experiences_per_step"],
+            options["mem_size"],
             collate_fn,
         )
         self.memory_strength = check_memory_strength(memory_strength)

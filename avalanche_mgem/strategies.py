@@ -21,7 +21,7 @@ class StrategyArguments(Options, total=False):
     model: Required[nn.Module]
     optimizer: Required[Optimizer]
     criterion: Callable[..., torch.Tensor] | None
-    patterns_per_exp: Required[int]
+    patterns_per_exp: Required[int | None]
     memory_strength: MemoryStrength
     train_mb_size: int
     train_epochs: int
@@ -55,7 +55,7 @@ _EXPLANATIONS: Final = f"""\
 model: the model.
 optimizer: any optimizer of its parameters.
 criterion: the loss, a mean over samples; None (default) is the cross-entropy.
-patterns_per_exp: samples kept of each experience.
+patterns_per_exp: samples kept of each experience; None where ``mem_size`` is given.
 memory_strength: gamma, the pull along the old gradients where a constraint is violated: a number of
     at least 0 (default 0.5, as Avalanche's ``GEM``), a list with one for each experience, a
     :class:`~avalanche_mgem.schedules.Schedule`, or a function of Avalanche's clock.

@@ -626,6 +626,7 @@ def test_two_runs_at_one_seed_are_equal_and_at_two_are_not():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"mem_size": 60}, "patterns_per_experience=20, mem_size=60: give one of the two"),
         ({"patterns_per_exp": 0}, "patterns_per_experience must be an integer of at least 1"),
         ({"num_groups": 30}, "num_groups=30 is larger than the memory of 20"),
         ({"num_modules": "blocks"}, "num_modules='blocks' is not a partition"),

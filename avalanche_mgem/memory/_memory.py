@@ -1,7 +1,7 @@
 """Episodic memory: a few samples of each past experience, and the groups into which d-mGEM splits them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from numbers import Integral
 from typing import Any, Literal
@@ -31,6 +31,8 @@ MemoryTransform = Literal["eval", "train", "frozen"]
 
 MEMORY_TRANSFORMS = ("eval", "train", "frozen")
 
+_LEAST = {"seed": 0, "patterns_per_step": 1, "experiences_per_step": 1}
+
 
 @dataclass(eq=False)
 class _Slot:
@@ -49,17 +51,27 @@ class _Slot:
         assert self.groups is not None
         return np.argsort(self.groups.numpy(), kind="stable")
 
+    def cut(self, n: int) -> "_Slot":
+        """It with at most ``n`` of its samples; those of fewer are split into groups anew."""
+        if len(self.priorities) <= n:
+            return self
+        keep = _of_least_priority(self.priorities, n)
+        return replace(self, priorities=self.priorities[keep], samples=self.samples.take(keep), groups=None)
+
 
 @dataclass
 class EpisodicMemory:
     """Keeps at most ``patterns_per_experience`` samples, drawn uniformly, of every experience.
+
+    Or ``mem_size`` samples of all, so that the memory is full from the first experience on, as that of
+    replay: experiences have equal shares, and give samples up as more come. What stays is uniform, too.
 
     An experience is recognised by its data, see :func:`fingerprint`. Remembering the same experience again
     replaces its samples. All randomness comes from a generator of the memory's own, so that a strategy with a
     memory sees the same minibatches as one without.
 
     Args:
-        patterns_per_experience: samples kept of each experience.
+        patterns_per_experience: samples kept of each experience; None where ``mem_size`` is given.
         num_groups: groups ``d`` into which each experience's samples are split.
         grouping: ``"random"``: at random, of equal size (to one sample); ``"stratified"``: each with the
             class balance of the experience; ``"label"``: of whole classes; or a function
@@ -74,6 +86,7 @@ class EpisodicMemory:
             for each; None (default) takes the whole memory, as GEM does.
         experiences_per_step: past experiences drawn anew for each step, the others constrain nothing in it;
             None (default) takes all.
+        mem_size: samples kept of all experiences together, in place of ``patterns_per_experience``.
         collate_fn: makes a batch of samples, as that of a ``DataLoader``: inputs and targets, and task labels
             where there are any. None (default) takes that of the dataset, or torch's own. Inputs and targets
             are tensors with the samples first, or tuples, lists, mappings and dataclasses of such. They may
@@ -91,30 +104,35 @@ class EpisodicMemory:
         (2, 2)
     """
 
-    patterns_per_experience: int
+    patterns_per_experience: int | None
     num_groups: int = 1
     grouping: Grouping = "random"
     transform: MemoryTransform = "eval"
     seed: int | None = None
     patterns_per_step: int | None = None
     experiences_per_step: int | None = None
+    mem_size: int | None = None
     collate_fn: Collate | None = field(default=None, repr=False)
     unpack: Unpack = field(default=unpacked, repr=False)
     _slots: list[_Slot] = field(default_factory=list, repr=False)
     _generators: tuple[np.random.Generator, np.random.Generator] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.patterns_per_experience = checked_integer(
-            "patterns_per_experience", self.patterns_per_experience, at_least=1
-        )
         self.num_groups = checked_integer("num_groups", self.num_groups, at_least=1)
-        for name, least in (("seed", 0), ("patterns_per_step", 1), ("experiences_per_step", 1)):
+        sizes = {"patterns_per_experience": self.patterns_per_experience, "mem_size": self.mem_size}
+        for name, least in (*((size, 1) for size in sizes), *_LEAST.items()):
             if getattr(self, name) is not None:
                 setattr(self, name, checked_integer(name, getattr(self, name), at_least=least))
-        if self.num_groups > self.patterns_per_experience:
+        given = [name for name, value in sizes.items() if value is not None]
+        if len(given) != 1:
+            found = ", ".join(f"{name}={value!r}" for name, value in sizes.items())
             raise ValueError(
-                f"num_groups={self.num_groups} is larger than the memory of {self.patterns_per_experience} "
-                "patterns_per_experience; a group is never empty."
+                f"{found}: give one of the two, a number of samples of each experience or of all together."
+            )
+        if self.num_groups > self._share(1):
+            raise ValueError(
+                f"num_groups={self.num_groups} is larger than the memory of {self._share(1)} {given[0]}; "
+                "a group is never empty."
             )
         if not callable(self.grouping) and self.grouping not in GROUPINGS:
             raise ValueError(f"grouping must be one of {GROUPINGS} or a function; got {self.grouping!r}.")
@@ -148,8 +166,13 @@ class EpisodicMemory:
         old = None
         if slot is not None and extends:
             priorities, old = slot.priorities, slot.samples
+        share = self._share(len(self) + (slot is None))
+        if share == 0:
+            raise ValueError(
+                f"mem_size={self.mem_size} has no sample for each of {len(self) + 1} experiences; give more."
+            )
         new = self._generator().random(len(dataset))
-        keep = np.sort(np.argsort(np.concatenate([priorities, new]))[: self.patterns_per_experience])
+        keep = _of_least_priority(np.concatenate([priorities, new]), share)
         kept_old, kept_new = keep[keep < len(priorities)], keep[keep >= len(priorities)] - len(priorities)
         if len(keep) == 0:
             return
@@ -161,9 +184,16 @@ class EpisodicMemory:
             samples=self._merged(old, kept_old, dataset, kept_new),
         )
         if slot is None:
-            self._slots.append(updated)
+            self._slots = [*(one.cut(share) for one in self._slots), updated]
         else:
             self._slots[self._slots.index(slot)] = updated
+
+    def _share(self, experiences: int) -> int:
+        """The samples of each of so many experiences."""
+        if self.patterns_per_experience is not None:
+            return self.patterns_per_experience
+        assert self.mem_size is not None
+        return self.mem_size // experiences
 
     def check(
         self, dataset: Any, *, where: str = "the memory of an experience", past: int = 1
@@ -184,7 +214,11 @@ class EpisodicMemory:
         """
         if len(dataset) == 0:
             raise ValueError(f"{where} would be empty: the data set has no samples.")
-        kept = min(len(dataset), self.patterns_per_experience)
+        kept = min(len(dataset), self._share(max(past, 1)))
+        if kept == 0:
+            raise ValueError(
+                f"mem_size={self.mem_size} has no sample for each of {past} experiences; give more."
+            )
         n = min(2, len(dataset), self._smallest_group(kept, past) if past else 2)
         batch = self._reading.batch([(dataset, place) for place in range(n)], 0)
         check_grouping(batch[1], kept, self.num_groups, self.grouping, where)
@@ -364,6 +398,11 @@ class EpisodicMemory:
         if slot is not None and isinstance(slot.samples, StoredSamples):
             return 0
         return int(self._generator().integers(2**32))
+
+
+def _of_least_priority(priorities: npt.NDArray[np.float64], n: int) -> Index:
+    """The places of at most ``n`` samples, in their order."""
+    return np.sort(np.argsort(priorities)[:n])
 
 
 def _tasks(task_labels: Tensor | None, sizes: Sequence[int]) -> tuple[int | None, ...]:

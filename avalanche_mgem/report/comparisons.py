@@ -1,4 +1,4 @@
-"""Which methods are compared: those of a front over one setting, each with its baseline, or all pairs."""
+"""Which methods are compared: those along one setting, each with its baseline, or all pairs."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from avalanche_mgem.report.methods import label_methods
-from avalanche_mgem.runs import ABSENT, text
+from avalanche_mgem.runs import ABSENT, number_text, text
 
 ALL_PAIRS = "all"
 """In place of a baseline: every pair of methods is compared. It is never the name of a baseline."""
@@ -18,22 +18,22 @@ _DEFAULT_SETTING, _DEFAULT_BASELINE = "memory_strength", "gem"
 
 @dataclass(frozen=True)
 class Front:
-    """Methods that differ in one setting only, which trades learning the new for keeping the old.
+    """Methods that differ in one setting only, such as one that trades learning the new for keeping the old.
 
     Attributes:
-        setting: its key, such as ``"strategy.memory_strength"``.
+        settings: its key, such as ``"strategy.memory_strength"``, or its keys in several strategies.
         families: names of methods, in the order of the value, by strategy (and its other differing settings).
         values: the setting's value in each of the methods.
     """
 
-    setting: str
+    settings: tuple[str, ...]
     families: dict[str, list[str]]
     values: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The setting without its group."""
-        return self.setting.rpartition(".")[2]
+        """The setting without its group; of several the first."""
+        return self.settings[0].rpartition(".")[2]
 
     @property
     def curves(self) -> dict[str, list[str]]:
@@ -54,24 +54,58 @@ def find_front(methods: pd.DataFrame, setting: str | None) -> Front | None:
     Raises:
         ValueError: if the setting that was asked for does not vary within a strategy.
     """
-    fronts = {
-        key: front for key in methods.columns.drop("strategy") if (front := _front(methods, str(key))).curves
-    }
+    varying = _varying(methods)
     wanted = setting or _DEFAULT_SETTING
-    found = [key for key in fronts if wanted in (key, key.rpartition(".")[2])]
-    if len(found) == 1:
-        return fronts[found[0]]
-    if setting is None:
+    if setting is None and len(_named(wanted, varying)) != 1:
         return None
+    return _along(methods, (_the_one(wanted, varying, "--front"),))
+
+
+def find_axis(methods: pd.DataFrame, settings: Sequence[str]) -> Front:
+    """Finds the methods that differ in one setting only, which may have other names in other strategies.
+
+    Samples of the memory a step are ``patterns_per_step`` of GEM and ``batch_size_mem`` of replay.
+
+    Args:
+        methods: ``Results.methods``.
+        settings: its keys, with or without the group.
+
+    Raises:
+        ValueError: if one of them does not vary within a strategy, or a method has two of them.
+    """
+    varying = _varying(methods)
+    keys = tuple(_the_one(setting, varying, "--over") for setting in settings)
+    for name in methods.index:
+        if len(both := [key for key in keys if key in _present(methods.loc[name])]) > 1:
+            raise ValueError(
+                f"--over {','.join(settings)}: {name} has {' and '.join(both)}; give one of them"
+            )
+    return _along(methods, keys)
+
+
+def _varying(methods: pd.DataFrame) -> list[str]:
+    """The settings that vary within a strategy while its others stay."""
+    keys = map(str, methods.columns.drop("strategy"))
+    return [key for key in keys if _along(methods, (key,)).curves]
+
+
+def _named(setting: str, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if setting in (key, key.rpartition(".")[2])]
+
+
+def _the_one(setting: str, varying: Sequence[str], option: str) -> str:
+    found = _named(setting, varying)
+    if len(found) == 1:
+        return found[0]
     problem = f"there are {', '.join(found)}" if found else "it does not vary within a strategy"
-    raise ValueError(f"--front {setting}: {problem}; settings that do: {', '.join(fronts) or 'none'}")
+    raise ValueError(f"{option} {setting}: {problem}; settings that do: {', '.join(varying) or 'none'}")
 
 
-def _front(methods: pd.DataFrame, key: str) -> Front:
+def _along(methods: pd.DataFrame, keys: tuple[str, ...]) -> Front:
     settings = {name: _present(methods.loc[name]) for name in methods.index}
-    values = {name: present[key] for name, present in settings.items() if key in present}
+    values = {name: present[key] for name, present in settings.items() for key in keys if key in present}
     rest = {
-        name: {other: value for other, value in present.items() if other != key}
+        name: {other: value for other, value in present.items() if other not in keys}
         for name, present in settings.items()
     }
     families: dict[Any, list[str]] = {}
@@ -79,7 +113,7 @@ def _front(methods: pd.DataFrame, key: str) -> Front:
         identity = tuple((other, text(value)) for other, value in rest[name].items())
         families.setdefault((methods.loc[name, "strategy"], identity), []).append(name)
     labels = label_methods({family: (family[0], rest[names[0]]) for family, names in families.items()})
-    return Front(key, {labels[family]: names for family, names in families.items()}, values)
+    return Front(keys, {labels[family]: names for family, names in families.items()}, values)
 
 
 def _present(row: "pd.Series[Any]") -> dict[str, Any]:
@@ -93,10 +127,12 @@ class Baselines:
     Attributes:
         of: for each method that has one its baseline.
         problem: why none has one, as the rest of a sentence; empty if some have, or with a single method.
+        rule: which of several baselines is whose, as a sentence; empty where there is one.
     """
 
     of: dict[str, str]
     problem: str = ""
+    rule: str = ""
 
     @property
     def used(self) -> set[str]:
@@ -110,7 +146,8 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     Args:
         methods: ``Results.methods``.
         front: if the baseline has a method for each value of a setting, others are compared at equal value.
-        baseline: a method, or a strategy; None takes ``gem``.
+        baseline: a method, or a strategy; or ``KEY=VALUE`` of a setting that varies, for the same method with
+            that value; None takes ``gem``.
 
     Raises:
         ValueError: if a baseline was asked for, and no method, or more than one, is called so.
@@ -120,6 +157,8 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     candidates = [wanted] if wanted in names else _of_family(methods, front, wanted)
     if len(names) == 1 and (baseline is None or candidates):
         return Baselines({})
+    if not candidates and _named(wanted.partition("=")[0], _varying(methods)):
+        return _at_value(methods, wanted)
     if len(candidates) == 1:
         return Baselines({name: candidates[0] for name in names if name != candidates[0]})
     by_value = _by_value(front, candidates)
@@ -135,7 +174,24 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
         for name in front.values
         if name not in candidates and text(front.values[name]) in by_value
     }
-    return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s")
+    rule = f"Each method is compared with the baseline of the same {front.name}." if len(by_value) > 1 else ""
+    return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s", rule)
+
+
+def _at_value(methods: pd.DataFrame, wanted: str) -> Baselines:
+    """For each method the one that differs from it in a setting only, and has a certain value of that."""
+    setting, _, value = wanted.partition("=")
+    along = _along(methods, (_the_one(setting, _varying(methods), "--baseline"),))
+    of: dict[str, str] = {}
+    for names in along.curves.values():
+        chosen = [name for name in names if text(along.values[name]) == number_text(value)]
+        of |= {name: base for base in chosen for name in names if name != base}
+    if not of:
+        there = ", ".join(dict.fromkeys(text(along.values[name]) for name in along.values))
+        raise ValueError(f"--baseline {wanted}: no method has this value; there are {there}")
+    return Baselines(
+        of, rule=f"Each method is compared with the same one at {along.name}={number_text(value)}."
+    )
 
 
 def by_accuracy(runs: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.fronts import front_figure
 from avalanche_mgem.report.heatmaps import matrix_figures
+from avalanche_mgem.report.over import over_figure
 from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.style import SETTINGS
 
@@ -17,7 +18,12 @@ _BANDS = "with 95 % intervals over seeds of at most six methods in a panel"
 
 
 def write_figures(
-    results: Results, front: Front | None, folder: Path, first: Collection[str] = ()
+    results: Results,
+    front: Front | None,
+    folder: Path,
+    first: Collection[str] = (),
+    *,
+    over: Front | None = None,
 ) -> dict[str, str]:
     """Draws the figures that the results allow, and writes each as PDF and as PNG of 300 dpi.
 
@@ -26,12 +32,13 @@ def write_figures(
         front: for the figure of fronts, if a setting varies.
         folder: where they go.
         first: methods whose curves have a band in any case, such as baselines.
+        over: for the figure of what a setting does, if one was asked for.
 
     Returns:
         A caption for each, by the name of its files without the ending.
     """
     with mpl.rc_context(SETTINGS):
-        drawn = _draw(results, front, first)
+        drawn = _draw(results, front, first, over)
         for name, (figure, _) in drawn.items():
             # No date: the same results give the same bytes.
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
@@ -39,8 +46,16 @@ def write_figures(
     return {name: caption for name, (_, caption) in drawn.items()}
 
 
-def _draw(results: Results, front: Front | None, first: Collection[str]) -> dict[str, tuple[Figure, str]]:
+def _draw(
+    results: Results, front: Front | None, first: Collection[str], over: Front | None = None
+) -> dict[str, tuple[Figure, str]]:
     drawn: dict[str, tuple[Figure, str]] = {}
+    if over is not None:
+        drawn[f"over_{over.name}"] = (
+            over_figure(results, over),
+            f"{' and '.join(over.settings)}: ACC, BWD and LA over its values, and ACC against the seconds of "
+            "training where these were measured alone, with 95 % intervals over seeds.",
+        )
     if front is not None:
         figure = front_figure(results, front)
         if figure is not None:

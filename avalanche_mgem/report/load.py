@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_mgem.report.results import Results, combine, data_size, method_settings
-from avalanche_mgem.runs import ABSENT, Run, UserError, find_runs, read_run, text, unpacked
+from avalanche_mgem.runs import ABSENT, Run, UserError, find_runs, number_text, read_run, text, unpacked
 
 
 def load_results(
@@ -70,7 +70,7 @@ def _select(runs: list[Run], where: Mapping[str, str | Sequence[str]]) -> list[R
             )
         given = [wanted] if isinstance(wanted, str) else [text(value) for value in wanted]
         # A list is one value with commas in it, so the whole is allowed too.
-        allowed = {_number_text(part) for value in given for part in (value, *value.split(","))}
+        allowed = {number_text(part) for value in given for part in (value, *value.split(","))}
         runs_left = [run for run, value in zip(runs, values, strict=True) if value in allowed]
         if not runs_left:
             has = ", ".join(sorted(set(values)))
@@ -83,11 +83,3 @@ def _properties(run: Run) -> dict[str, Any]:
     environment = {f"environment.{key}": value for key, value in run.environment.items()}
     names = {"strategy": run.strategy, "benchmark": run.benchmark}
     return {**environment, **run.config, **data_size(run), **names}
-
-
-def _number_text(value: str) -> str:
-    """``0.50`` and ``.5`` are the same number to who writes them."""
-    try:
-        return text(float(value))
-    except ValueError:
-        return value.strip()

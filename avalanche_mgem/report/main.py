@@ -31,6 +31,9 @@ examples:
                                                    only runs with these values of their config.yaml
   mgem-report runs --where environment.device=cpu  or of their environment.json
   mgem-report runs --front num_groups              fronts over another setting than memory_strength
+  mgem-report runs --over patterns_per_step        a figure of what a setting does, and takes
+  mgem-report runs --baseline patterns_per_step=null
+                                                   each method against the same one with that value
   mgem-report runs --html                          one page to send, tables to sort and figures inside it
   mgem-report runs --wandb my-project              the same numbers in W&B too
   mgem-report runs/sweeps/gamma --pack gamma.tar.gz
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             baseline=options.baseline,
             front=options.front,
             reference=None if options.reference is None else tuple(options.reference),
+            over=options.over,
             html=options.html,
             project=options.wandb,
             command=shlex.join(["mgem-report", *words]),
@@ -102,7 +106,8 @@ def _parser() -> ArgumentParser:
     add(
         "--baseline",
         metavar="METHOD",
-        help="what the others are compared with; all: every two methods (default: gem, if it is there)",
+        help="what the others are compared with; KEY=VALUE: the same method with that value; all: every two "
+        "methods (default: gem, if it is there)",
     )
     add(
         "--where", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
@@ -111,6 +116,11 @@ def _parser() -> ArgumentParser:
     add(
         "--front", metavar="SETTING",
         help="a setting that varies and trades LA for BWD (default: memory_strength if it varies)",
+    )  # fmt: skip
+    add(
+        "--over", metavar="SETTING", type=lambda word: word.split(","), default=[],
+        help="a setting that varies, for a figure of ACC, BWD and LA over it; several after commas are one "
+        "axis, where strategies call it otherwise",
     )  # fmt: skip
     add(
         "--reference", metavar=("LA", "BWD"), nargs=2, type=_finite,
@@ -181,7 +191,7 @@ def _run(
 def _pack(options: Any) -> None:
     from avalanche_mgem.runs import pack_runs
 
-    for name in ("output", "where", "baseline", "front", "reference", "html", "wandb"):
+    for name in ("output", "where", "baseline", "front", "over", "reference", "html", "wandb"):
         if getattr(options, name) not in (None, [], False):
             raise ValueError(f"--{name}: it is of a report, and --pack writes none; leave out one of the two")
     number = pack_runs(options.runs, options.pack)

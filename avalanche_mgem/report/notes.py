@@ -27,7 +27,7 @@ def comparison_notes(
     """
     return [
         *_seeds(results),
-        *_not_compared(results, baselines, front),
+        *_not_compared(results, baselines),
         *_undefined(results),
         *_environments(results.environments),
         *_fronts(front, volumes, is_of_all_pairs=baselines is None),
@@ -48,7 +48,7 @@ def _seeds(results: Results) -> Iterator[str]:
         yield f"Fewer than {FEWEST_SEEDS} seeds are not tested, and give no star and no bootstrap: {names}."
 
 
-def _not_compared(results: Results, baselines: Baselines | None, front: Front | None) -> Iterator[str]:
+def _not_compared(results: Results, baselines: Baselines | None) -> Iterator[str]:
     if baselines is None:
         if len(results.methods) == 1:
             yield "There is one method, so there are no pairs to compare."
@@ -58,8 +58,8 @@ def _not_compared(results: Results, baselines: Baselines | None, front: Front | 
     used = baselines.used
     if not used:
         return
-    if front is not None and len(used) > 1:
-        yield f"Each method is compared with the baseline of the same {front.name}."
+    if baselines.rule:
+        yield baselines.rule
     without = [str(name) for name in results.methods.index if name not in baselines.of and name not in used]
     if without:
         yield f"No difference to a baseline is made for: {', '.join(without)}."

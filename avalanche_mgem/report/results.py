@@ -16,7 +16,7 @@ from avalanche_mgem.report.methods import (
     label_methods,
 )
 from avalanche_mgem.report.style import rank
-from avalanche_mgem.runs import ABSENT, COSTS, METRICS, Run, text
+from avalanche_mgem.runs import ABSENT, COSTS, METRICS, Run, sort_key, text
 
 _LISTED = 6  # differing keys in an error: a whole model would fill the screen
 
@@ -144,18 +144,11 @@ def _name_methods(runs: Sequence[Run], settings: Sequence[Mapping[str, Any]]) ->
         first,
         key=lambda key: (
             rank(runs[first[key]].strategy),
-            [_sortable(settings[first[key]].get(name, ABSENT)) for name in columns],
+            [sort_key(settings[first[key]].get(name, ABSENT)) for name in columns],
         ),
     )
     labels = label_methods({key: (runs[first[key]].strategy, settings[first[key]]) for key in order})
     return {number: labels[key] for key in order for number, other in enumerate(keys) if other == key}
-
-
-def _sortable(value: Any) -> tuple[int, float, str]:
-    """Numbers by their size, then all else by its text."""
-    if isinstance(value, int | float):
-        return 0, float(value), ""
-    return 1, 0.0, text(value)
 
 
 def _check_duplicates(runs: Sequence[Run], names: Sequence[str]) -> None:

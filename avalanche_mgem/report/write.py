@@ -9,7 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from avalanche_mgem.report._document import as_markdown, document
-from avalanche_mgem.report.comparisons import ALL_PAIRS, Front, by_accuracy, find_baselines, find_front
+from avalanche_mgem.report.comparisons import (
+    ALL_PAIRS,
+    Front,
+    by_accuracy,
+    find_axis,
+    find_baselines,
+    find_front,
+)
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.load import load_results
 from avalanche_mgem.report.notes import comparison_notes
@@ -65,6 +72,7 @@ def report(
     baseline: str | None = None,
     front: str | None = None,
     reference: tuple[float, float] | None = None,
+    over: Sequence[str] = (),
     html: bool = False,
     command: str = "report",
 ) -> Report:
@@ -75,10 +83,13 @@ def report(
         out: a folder for the report; an older report there is replaced whole. None (default) takes a new one
             below ``reports``.
         where: takes only some runs.
-        baseline: a method or strategy; None takes ``gem`` if there is one. ``"all"`` compares all pairs of
+        baseline: a method or strategy; None takes ``gem`` if there is one. ``"KEY=VALUE"`` of a setting that
+            varies compares each method with the same one at that value. ``"all"`` compares all pairs of
             methods, and is the name of no baseline.
         front: a setting that varies within a strategy; None takes the memory strength if it does.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
+        over: a setting that varies, for a figure of what it does; several are one axis, where strategies call
+            it otherwise.
         html: also writes ``report.html``, one page to send.
         command: the one that the report names.
 
@@ -96,6 +107,7 @@ def report(
     check_folder(folder)
     results = load_results(*runs, where=where)
     varying = find_front(results.methods, front)
+    axis = find_axis(results.methods, over) if over else None
     baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, varying, baseline)
     used = set() if baselines is None else baselines.used
     volumes = _hypervolumes(results, varying, used, reference)
@@ -123,7 +135,7 @@ def report(
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
         _write_tables(fresh, {**tables, "runs": results.runs}, [*sheets.values(), *in_files_only])
         (fresh / "figures").mkdir()
-        figures = write_figures(results, varying, fresh / "figures", used)
+        figures = write_figures(results, varying, fresh / "figures", used, over=axis)
         made = document(results, sheets, figures, notes, command)
         (fresh / "report.md").write_text(as_markdown(made), encoding="utf-8")
         if html:

@@ -32,7 +32,7 @@ from avalanche_mgem.runs._files import (
 )
 from avalanche_mgem.runs._formulas import Matrix, acc, all_metrics, bwd, forgetting, fwt, la
 from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
-from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, text
+from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, number_text, sort_key, text
 from avalanche_mgem.runs._names import (
     CONSTRAINT_METRICS,
     COSTS,
@@ -107,11 +107,13 @@ __all__ = [
     "let_go",
     "makes_another_run",
     "mean_interval",
+    "number_text",
     "one_line",
     "pack_runs",
     "printable",
     "read_result",
     "read_run",
+    "sort_key",
     "text",
     "unpacked",
     "without_secrets",

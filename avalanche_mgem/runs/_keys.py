@@ -21,7 +21,7 @@ _MACHINE = {
     "preload",
 }
 # Keys that runs of older versions lack, with the value that says what these did.
-_ADDED = {"validation": None}
+_ADDED = {"validation": None, "strategy.mem_size": None}
 
 
 def makes_another_run(key: str) -> bool:
@@ -75,3 +75,26 @@ def text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def sort_key(value: Any) -> tuple[int, float, str]:
+    """A key that sorts values of a setting: numbers by their size, then all else by its text.
+
+    >>> sorted([None, 64, "all", 8.0], key=sort_key)
+    [8.0, 64, 'all', None]
+    """
+    if isinstance(value, int | float):
+        return 0, float(value), ""
+    return 1, 0.0, text(value)
+
+
+def number_text(word: str) -> str:
+    """A word of a command line as :func:`text` writes its value: ``0.50`` and ``.5`` are one number.
+
+    >>> number_text(".50"), number_text(" null")
+    ('0.5', 'null')
+    """
+    try:
+        return text(float(word))
+    except ValueError:
+        return word.strip()

@@ -166,6 +166,54 @@ def test_online_samples_are_uniform_over_all_sub_experiences():
     assert kept.max() < 50 + 5 * 6.1
 
 
+@pytest.mark.parametrize("transform", ["eval", "train"])
+@pytest.mark.parametrize("online", [False, True])
+def test_a_budget_is_full_from_the_first_experience_on_and_shared_evenly(transform, online):
+    """After each experience it holds what a memory of so many samples an experience would hold."""
+    mem_size, stream = 25, numbered((40, 30, 20, 4, 30)).train_stream
+    shares = [25, 12, 8, 6, 5]
+    memory = EpisodicMemory(None, mem_size=mem_size, transform=transform, seed=3)
+    for seen, share in enumerate(shares, 1):
+        if online:
+            pieces = ab.split_online_stream(stream, 7, access_task_boundaries=True, seed=0)
+            part = [piece for piece in pieces if piece.origin_experience.current_experience == seen - 1]
+        else:
+            part = [stream[seen - 1]]
+        filled(memory, part)
+        sizes = copy.deepcopy(memory).groups().sizes  # to split it draws from the generator, too
+        assert sizes == tuple(min(len(stream[i].dataset), share) for i in range(seen))
+        assert sum(sizes) <= mem_size
+    last = filled(
+        EpisodicMemory(shares[-1], transform=transform, seed=3),
+        ab.split_online_stream(stream, 7, access_task_boundaries=True, seed=0) if online else stream,
+    )
+    kept, expected = ([group.x.flatten().sort().values for group in m.groups()] for m in (memory, last))
+    if not online:  # the generator also draws how a piece is read, if some of it is kept
+        assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
+    for values, low, high in zip(kept, (0, 40, 70, 90, 94), (40, 70, 90, 94, 124), strict=True):
+        assert low <= values[0]
+        assert values[-1] < high
+
+
+def test_a_shrunken_experience_is_split_into_even_groups_anew():
+    memory = filled(EpisodicMemory(None, 3, mem_size=30, seed=0), numbered((40,)).train_stream)
+    assert memory.groups().sizes == (10, 10, 10)
+    filled(memory, numbered((40, 30)).train_stream[1:])
+    assert memory.groups().sizes == (5,) * 6
+
+
+def test_a_budget_that_is_used_up_says_so():
+    memory = EpisodicMemory(None, 2, mem_size=4, seed=0)
+    stream = numbered((40, 30, 20, 10, 10)).train_stream
+    with pytest.raises(ValueError, match=r"num_groups=2 but .* holds only 1 samples"):
+        memory.check(stream[0].dataset, past=4)
+    with pytest.raises(ValueError, match="mem_size=4 has no sample for each of 5 experiences; give more"):
+        memory.check(stream[0].dataset, past=5)
+    with pytest.raises(ValueError, match="mem_size=4 has no sample for each of 5 experiences; give more"):
+        filled(memory, stream)
+    assert len(memory) == 4  # as before the one that failed
+
+
 def test_it_does_not_keep_the_benchmarks_data_alive():
     memory, alive = EpisodicMemory(5), []
     for _ in range(3):
@@ -254,6 +302,19 @@ def test_class_groups_need_class_labels():
         ({"seed": -1}, "seed must be an integer of at least 0; got -1"),
         ({"seed": "2"}, "seed must be an integer"),
         ({"num_groups": 11}, "num_groups=11 is larger than the memory of 10"),
+        ({"mem_size": 10}, "patterns_per_experience=10, mem_size=10: give one of the two"),
+        (
+            {"patterns_per_experience": None},
+            "patterns_per_experience=None, mem_size=None: give one of the two",
+        ),
+        (
+            {"patterns_per_experience": None, "mem_size": 0},
+            "mem_size must be an integer of at least 1; got 0",
+        ),
+        (
+            {"patterns_per_experience": None, "mem_size": 3, "num_groups": 4},
+            "num_groups=4 is larger than the memory of 3 mem_size",
+        ),
         ({"grouping": "class"}, r"grouping must be one of \('random', 'stratified', 'label'\)"),
         ({"transform": "none"}, r"memory_transform must be one of \('eval', 'train', 'frozen'\)"),
     ],

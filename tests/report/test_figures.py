@@ -15,11 +15,12 @@ from report.conftest import random_matrix
 from avalanche_mgem.experiment.configuration import config_folder
 from avalanche_mgem.report import figures as drawings
 from avalanche_mgem.report import fronts, load_results
-from avalanche_mgem.report.comparisons import find_front
+from avalanche_mgem.report.comparisons import find_axis, find_front
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.fronts import front_figure
 from avalanche_mgem.report.heatmaps import matrix_figures
+from avalanche_mgem.report.over import over_figure
 from avalanche_mgem.report.style import SETTINGS, looks, rank
 
 KNOWN = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
@@ -33,6 +34,7 @@ def figures(results) -> dict[str, Figure]:
     with mpl.rc_context(SETTINGS):
         return {
             "front": front_figure(results, find_front(results.methods, None)),
+            "over": over_figure(results, find_axis(results.methods, ["memory_strength"])),
             "accuracy": average_accuracy_figure(results),
             **matrix_figures(results),
             **constraint_figures(results),
@@ -106,6 +108,31 @@ def test_the_front_shows_the_means(results, figures) -> None:
     (line,) = [line for line in axes.get_lines() if line.get_label() == "dmgem"]
     np.testing.assert_allclose(line.get_xydata(), means)
     assert line.get_color() == looks({"dmgem": "dmgem"})["dmgem"].colour
+
+
+def test_a_setting_is_drawn_over_its_values_in_their_order(results, figures, write_run, tmp_path) -> None:
+    acc, bwd, la, seconds = figures["over"].axes
+    assert [label.get_text() for label in acc.get_xticklabels()] == ["0", "0.5", "1"]
+    runs = results.runs[results.runs["strategy"] == "dmgem"].groupby("method", sort=False)
+    for axes, metric in ((acc, "acc"), (bwd, "bwd"), (la, "la")):
+        (line,) = [line for line in axes.get_lines() if line.get_label() == "dmgem"]
+        np.testing.assert_allclose(line.get_xydata(), list(enumerate(runs[metric].mean())))
+    (line,) = [line for line in seconds.get_lines() if line.get_label() == "dmgem"]
+    means = runs[["seconds_train", "acc"]].mean().to_numpy()
+    np.testing.assert_allclose(line.get_xydata(), means)
+    # A value of another strategy's lies between, words come last, and shared machines have no seconds.
+    for name, strategy, n in (("a", "gem", 8), ("b", "gem", None), ("c", "agem", 8), ("d", "agem", 16)):
+        key = "patterns_per_step" if strategy == "gem" else "sample_size"
+        shared = {"launcher": {"runs_at_once": 2}} if name == "d" else {}
+        write_run(name, strategy, settings={key: n}, environment=shared)
+    few = load_results(tmp_path)
+    with mpl.rc_context(SETTINGS):
+        figure = over_figure(few, find_axis(few.methods, ["patterns_per_step", "sample_size"]))
+    assert len([axes for axes in figure.axes if axes.axison]) == 3
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["8", "16", "null"]
+    (gem,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "gem"]
+    assert gem.get_xdata().tolist() == [0, 2]
 
 
 def test_accuracy_is_the_mean_over_what_was_trained(write_run) -> None:

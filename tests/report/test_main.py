@@ -125,7 +125,7 @@ def test_a_report_that_fails_leaves_the_older_one(write_run, tmp_path: Path, mon
     main([str(sweep), "--output", str(report)])
     before = (report / "report.md").read_text()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
     capsys.readouterr()
@@ -144,6 +144,8 @@ def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypat
     assert "--baseline ewc: no method is called so" in refused(capsys, sweep, "--baseline", "ewc")
     assert "--where gem: it must be KEY=VALUE" in refused(capsys, sweep, "--where", "gem")
     assert "it does not vary" in refused(capsys, sweep, "--front", "solver")
+    assert "it does not vary" in refused(capsys, sweep, "--over", "memory_strength,solver")
+    assert "there are 0, 0.5, 1" in refused(capsys, sweep, "--baseline", "memory_strength=3")
     no_front = refused(capsys, sweep, "--where", "strategy=naive", "--reference", "0.5", "-0.1")
     assert "there is no front" in no_front
     assert "it must be a finite number; got nan" in refused(capsys, sweep, "--reference", "0.5", "nan")
@@ -244,7 +246,16 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
-    for word in ("--baseline", "--where", "--front", "--reference", "--wandb", "--output", "examples:"):
+    for word in (
+        "--baseline",
+        "--where",
+        "--front",
+        "--over",
+        "--reference",
+        "--wandb",
+        "--output",
+        "examples:",
+    ):
         assert word in text
     assert max(map(len, text.splitlines())) <= 110
 

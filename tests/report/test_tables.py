@@ -7,7 +7,7 @@ from report.conftest import random_matrix, write_three
 from scipy.stats import ttest_rel
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import Baselines, by_accuracy, find_baselines, find_front
+from avalanche_mgem.report.comparisons import Baselines, by_accuracy, find_axis, find_baselines, find_front
 from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table
@@ -133,7 +133,7 @@ def test_a_metric_that_a_method_lacks_is_not_compared(write_run, tmp_path) -> No
 def test_the_front_is_over_the_memory_strength(results) -> None:
     methods = results.methods
     front = find_front(methods, None)
-    assert front.setting == "strategy.memory_strength"
+    assert front.settings == ("strategy.memory_strength",)
     assert front.families == {
         name: [f"{name} memory_strength={value}" for value in (0, 0.5, 1)] for name in ("gem", "dmgem")
     }
@@ -163,6 +163,49 @@ def test_baselines_are_of_the_same_value(results) -> None:
     assert set(one.values()) == {"gem memory_strength=1"}
     assert set(one) == set(methods.index) - {"gem memory_strength=1"}
     assert set(find_baselines(methods, front, "naive").of.values()) == {"naive"}
+
+
+def test_a_value_of_a_setting_is_a_baseline(results) -> None:
+    """Of each strategy its own method with that value; the others have none."""
+    found = find_baselines(results.methods, None, "memory_strength=.50")
+    assert found.of == {
+        f"{name} memory_strength={value}": f"{name} memory_strength=0.5"
+        for name in ("gem", "dmgem")
+        for value in (0, 1)
+    }
+    rule = "Each method is compared with the same one at memory_strength=0.5."
+    notes = comparison_notes(results, found, None, None)
+    assert rule in notes
+    assert "No difference to a baseline is made for: naive." in notes
+    with pytest.raises(
+        ValueError, match=r"^--baseline memory_strength=2: no method .*; there are 0, 0.5, 1$"
+    ):
+        find_baselines(results.methods, None, "memory_strength=2")
+    with pytest.raises(ValueError, match=r"^--baseline gem memory_strength=2: no method is called so; give"):
+        find_baselines(results.methods, None, "gem memory_strength=2")
+
+
+def test_an_axis_has_other_names_in_other_strategies(write_run, tmp_path) -> None:
+    for n in (8, None):
+        for gamma in (0, 1):
+            write_run(f"gem{n}-{gamma}", settings={"patterns_per_step": n, "memory_strength": gamma})
+    for n in (8, 64):
+        write_run(f"replay{n}", "replay", settings={"plugins": {"replay": {"batch_size_mem": n}}})
+    methods = load_results(tmp_path).methods
+    axis = find_axis(methods, ["patterns_per_step", "batch_size_mem"])
+    assert axis.settings == ("strategy.patterns_per_step", "strategy.plugins.replay.batch_size_mem")
+    assert axis.name == "patterns_per_step"
+    assert axis.curves == {
+        "replay": ["replay batch_size_mem=8", "replay batch_size_mem=64"],
+        "gem memory_strength=0": [f"gem memory_strength=0 patterns_per_step={n}" for n in (8, "null")],
+        "gem memory_strength=1": [f"gem memory_strength=1 patterns_per_step={n}" for n in (8, "null")],
+    }
+    with pytest.raises(
+        ValueError, match=r"^--over lr: it does not vary within a strategy; settings that do: "
+    ):
+        find_axis(methods, ["patterns_per_step", "lr"])
+    with pytest.raises(ValueError, match=r"^--over .*: gem .* has strategy.memory_strength and strategy.pat"):
+        find_axis(methods, ["memory_strength", "patterns_per_step"])
 
 
 def test_fronts_without_a_common_seed_have_no_hypervolume(write_run, tmp_path) -> None:
