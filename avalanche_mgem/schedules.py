@@ -98,6 +98,31 @@ class PerExperience(Schedule):
         return self.values[experience]
 
 
+@dataclass(frozen=True)
+class Shared(Schedule):
+    """``total`` divided by the number of past experiences, so that their pulls together stay the same.
+
+    A constant memory strength pulls the harder, the more experiences there were. This one is to GEM what a
+    fixed share of old samples in each minibatch is to replay. It is this project's own, not the paper's.
+
+    Raises:
+        ValueError: if ``total`` is negative or not finite.
+
+    Example:
+        >>> [round(Shared(6.0).at(experience), 2) for experience in (0, 1, 2, 19)]
+        [6.0, 6.0, 3.0, 0.32]
+    """
+
+    total: float
+
+    def __post_init__(self) -> None:
+        _checked(self.total)
+
+    def at(self, experience: int) -> float:
+        """See :meth:`Schedule.at`."""
+        return self.total / max(experience, 1)
+
+
 MemoryStrength = float | Sequence[float] | Schedule | Callable[[Any], float]
 
 

@@ -8,6 +8,7 @@ from avalanche_mgem.schedules import (
     Linear,
     PerExperience,
     Schedule,
+    Shared,
     check_memory_strength,
     memory_strength_at,
 )
@@ -33,6 +34,15 @@ def test_linear_and_cosine_reach_their_ends_and_stay_there():
         assert values == sorted(values, reverse=True)
     assert at(Linear(1.0, 0.2, 5), 1) == pytest.approx(0.8)
     assert at(Cosine(1.0, 0.2, 5), 1) > 0.8  # slow at the start
+
+
+def test_a_shared_strength_is_the_same_over_all_past_experiences_together():
+    values = [at(Shared(3.0), t) for t in range(1, 30)]
+    assert [n * value for n, value in enumerate(values, 1)] == pytest.approx([3.0] * 29)
+    assert at(Shared(3.0), 0) == 3.0  # nothing is past
+    for wrong in (-1.0, float("inf"), "3"):
+        with pytest.raises(ValueError, match="is not allowed; it is a finite number of at least 0"):
+            Shared(wrong)
 
 
 def test_a_schedule_over_one_experience_is_its_start():
