@@ -1,5 +1,7 @@
 """The figure of what a setting does: accuracies over its values, and against the seconds that they take."""
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +14,7 @@ from avalanche_mgem.report.style import PAGE, Look, looks
 from avalanche_mgem.report.tables import COMPARED, results_table
 from avalanche_mgem.runs import LABELS, sort_key, text
 
+_SECONDS = "seconds_train"
 _HEIGHT, _LINE = 2.3, 0.16  # inches: of a row of panels, and of a line of the legend
 _ACROSS = 2  # panels, and columns of the legend
 
@@ -30,36 +33,43 @@ def over_figure(results: Results, axis: Front) -> Figure:
     drawn = [method for methods in families.values() for method in methods]
     values = sorted({text(axis.values[name]): axis.values[name] for name in drawn}.values(), key=sort_key)
     places = {text(value): place for place, value in enumerate(values)}
-    is_timed = bool(table.loc[drawn, "seconds_train_mean"].notna().all())
-    rows = (len(COMPARED) + is_timed + 1) // _ACROSS
-    legend_lines = -(-len(families) // _ACROSS)
-    figure = Figure(figsize=(PAGE, _HEIGHT * rows + _LINE * legend_lines), layout="constrained")
-    panels = grid(figure, len(COMPARED) + is_timed, _ACROSS)
+    is_timed = bool(table.loc[drawn, f"{_SECONDS}_mean"].notna().all())
+    number = len(COMPARED) + is_timed
+    height = _HEIGHT * ceil(number / _ACROSS) + _LINE * ceil(len(families) / _ACROSS)
+    figure = Figure(figsize=(PAGE, height), layout="constrained")
+    panels = grid(figure, number, _ACROSS)
     for axes, metric in zip(panels, COMPARED, strict=False):
         for name, methods in families.items():
-            at = np.array([places[text(axis.values[method])] for method in methods], dtype=float)
-            _curve(axes, name, look[name], at, table.loc[methods], metric)
-        axes.set(xlabel=axis.name, ylabel=LABELS[metric], xticks=range(len(values)), xticklabels=places)
+            at = [float(places[text(axis.values[method])]) for method in methods]
+            _curve(axes, name, look[name], np.array(at), None, _means(table.loc[methods], metric))
+        axes.set(ylabel=LABELS[metric], xticks=range(len(values)), xticklabels=places)
+        axes.set_xlabel(", ".join(key.rpartition(".")[2] for key in axis.settings))
     if is_timed:
         for name, methods in families.items():
-            rows_of = table.loc[methods]
-            seconds = rows_of["seconds_train_mean"].to_numpy(dtype=float)
-            _curve(panels[-1], name, look[name], seconds, rows_of, "acc")
-            half = rows_of["seconds_train_half_width"].fillna(0.0)
-            acc = rows_of["acc_mean"]
-            panels[-1].errorbar(
-                seconds, acc, xerr=half, fmt="none", ecolor=look[name].colour, elinewidth=0.6, alpha=0.6
-            )
+            rows = table.loc[methods]
+            _curve(panels[-1], name, look[name], *_means(rows, _SECONDS), _means(rows, "acc"))
         panels[-1].set(xlabel="seconds of training", ylabel=LABELS["acc"], xscale="log")
-    lines = panels[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=_ACROSS, handlelength=3.6)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_ACROSS, handlelength=3.6
+    )
     return figure
 
 
-def _curve(axes: Axes, name: str, look: Look, at: np.ndarray, rows: pd.DataFrame, metric: str) -> None:
+def _means(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means and half-widths; that of a single seed is 0."""
+    half_widths = rows[f"{name}_half_width"].fillna(0.0)
+    return rows[f"{name}_mean"].to_numpy(dtype=float), half_widths.to_numpy(dtype=float)
+
+
+def _curve(
+    axes: Axes,
+    name: str,
+    look: Look,
+    x: np.ndarray,
+    x_half: np.ndarray | None,
+    y: tuple[np.ndarray, np.ndarray],
+) -> None:
     """One family, from value to value, with the intervals of its means."""
-    mean = rows[f"{metric}_mean"].to_numpy(dtype=float)
-    half_width = rows[f"{metric}_half_width"].fillna(0.0).to_numpy(dtype=float)
-    (line,) = axes.plot(at, mean, color=look.colour, marker=look.marker, linewidth=0.9, label=name)
+    (line,) = axes.plot(x, y[0], color=look.colour, marker=look.marker, linewidth=0.9, label=name)
     line.set_dashes(look.dashes)
-    axes.errorbar(at, mean, half_width, fmt="none", ecolor=look.colour, elinewidth=0.8, alpha=0.6)
+    axes.errorbar(x, *y, x_half, fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.6)
