@@ -72,17 +72,19 @@ results: $(VENV)/installed
 	done
 	$(MAKE) results-small
 
-# The tables and figures of docs/results, from the runs that are kept there: minutes.
-KEPT := $(notdir $(basename $(basename $(wildcard docs/results/runs/evidence/*.tar.gz))))
-results-small: $(VENV)/installed $(addprefix report-,$(KEPT))
+# The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
+# report that is not that of one archive, and OPTIONS_name its options.
+REPORTS := q1 q1_rotated q3_permuted
+# Question 3 compares all pairs of what was tuned.
+TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
+OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
+results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
 
-# Question 3 compares all pairs of what was tuned.
-OPTIONS_q3_permuted := --baseline all \
-    --where strategy=best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 report-%: $(VENV)/installed
-	$(BIN)/mgem-report docs/results/runs/evidence/$*.tar.gz --output docs/results/evidence/$* $(OPTIONS_$*)
+	$(BIN)/mgem-report $(foreach name,$(or $(RUNS_$*),$*),docs/results/runs/evidence/$(name).tar.gz) \
+	    --output docs/results/evidence/$* $(OPTIONS_$*)
 
 # Every warning is an error. The examples run, and their pages have what they print.
 docs: $(VENV)/installed-docs
