@@ -73,7 +73,7 @@ results: $(VENV)/installed
 	$(MAKE) results-small
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
-# report that is not that of one archive, and OPTIONS_name its options.
+# report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
 REPORTS := q1 q1_rotated q3_permuted
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
@@ -84,7 +84,7 @@ results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 
 report-%: $(VENV)/installed
 	$(BIN)/mgem-report $(foreach name,$(or $(RUNS_$*),$*),docs/results/runs/evidence/$(name).tar.gz) \
-	    --output docs/results/evidence/$* $(OPTIONS_$*)
+	    --output docs/results/evidence/$* --busy $(OPTIONS_$*)
 
 # Every warning is an error. The examples run, and their pages have what they print.
 docs: $(VENV)/installed-docs

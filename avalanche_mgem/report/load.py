@@ -12,7 +12,9 @@ from avalanche_mgem.runs import ABSENT, Run, UserError, find_runs, number_text, 
 
 
 def load_results(
-    *folders: str | os.PathLike[str], where: Mapping[str, str | Sequence[str]] | None = None
+    *folders: str | os.PathLike[str],
+    where: Mapping[str, str | Sequence[str]] | None = None,
+    busy: bool = False,
 ) -> Results:
     """Reads run folders, as the command ``mgem`` leaves them, at any depth below some folders.
 
@@ -25,6 +27,8 @@ def load_results(
         where: takes only runs with these values; a list, or commas, for several. Keys are those of the
             configuration (``"strategy.memory_strength"``), ``"strategy"`` and ``"benchmark"`` for their
             names, and those of ``environment.json`` after ``environment.``.
+        busy: whether other work ran beside the runs, so that tables leave their seconds out. False (default)
+            leaves out those of runs that could share their machine with others of their sweep.
 
     Returns:
         The frames.
@@ -56,7 +60,7 @@ def load_results(
         named = "".join(f"; incomplete: {path} ({reason})" for path, reason in list(reasons.items())[:1])
         raise ValueError(f"no complete run in {below}: a run folder has a summary.json{named}")
     runs = _select(found, where or {})
-    return combine(runs, method_settings(runs), reasons)
+    return replace(combine(runs, method_settings(runs), reasons), is_busy=busy)
 
 
 def _select(runs: list[Run], where: Mapping[str, str | Sequence[str]]) -> list[Run]:

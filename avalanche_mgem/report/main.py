@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             front=options.front,
             reference=None if options.reference is None else tuple(options.reference),
             over=options.over,
+            busy=options.busy,
             html=options.html,
             project=options.wandb,
             command=shlex.join(["mgem-report", *words]),
@@ -122,6 +123,11 @@ def _parser() -> ArgumentParser:
         help="a setting that varies, for a figure of ACC, BWD and LA over it; several after commas are one "
         "axis, where strategies call it otherwise",
     )  # fmt: skip
+    add(
+        "--busy",
+        action="store_true",
+        help="other work ran beside the runs: leave out their seconds, which measure nothing",
+    )
     add(
         "--reference", metavar=("LA", "BWD"), nargs=2, type=_finite,
         help="where areas of fronts begin; give it to compare reports (default: the smallest means)",
@@ -191,7 +197,7 @@ def _run(
 def _pack(options: Any) -> None:
     from avalanche_mgem.runs import pack_runs
 
-    for name in ("output", "where", "baseline", "front", "over", "reference", "html", "wandb"):
+    for name in ("output", "where", "baseline", "front", "over", "busy", "reference", "html", "wandb"):
         if getattr(options, name) not in (None, [], False):
             raise ValueError(f"--{name}: it is of a report, and --pack writes none; leave out one of the two")
     number = pack_runs(options.runs, options.pack)

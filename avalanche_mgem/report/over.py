@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.panels import grid
@@ -49,6 +50,9 @@ def over_figure(results: Results, axis: Front) -> Figure:
             rows = table.loc[methods]
             _curve(panels[-1], name, look[name], *_means(rows, _SECONDS), _means(rows, "acc"))
         panels[-1].set(xlabel="seconds of training", ylabel=LABELS["acc"], xscale="log")
+        panels[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[-1].xaxis.set_major_formatter("{x:g}")
+        panels[-1].xaxis.set_minor_formatter(NullFormatter())
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_ACROSS, handlelength=3.6
     )

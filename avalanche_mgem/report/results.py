@@ -39,6 +39,7 @@ class Results:
         settings: by name of the method all its settings, also those that do not differ.
         protocol: the settings that all runs share because they must.
         environments: versions, machine and source revision as text, a row for each run.
+        is_busy: whether other work ran beside them, so that their seconds measure nothing.
     """
 
     runs: pd.DataFrame
@@ -49,6 +50,7 @@ class Results:
     settings: dict[str, dict[str, Any]]
     protocol: dict[str, Any]
     environments: pd.DataFrame
+    is_busy: bool = False
 
     def __repr__(self) -> str:
         runs, methods, incomplete = map(len, (self.runs, self.methods, self.incomplete))

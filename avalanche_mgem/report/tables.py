@@ -28,7 +28,7 @@ def results_table(results: Results) -> pd.DataFrame:
     is_shared = _shared_machine(results.environments)
     rows = []
     for method, runs in results.runs.groupby("method", sort=False):
-        is_timed = not is_shared[runs.index].any()
+        is_timed = not (results.is_busy or is_shared[runs.index].any())
         row: dict[str, Any] = {"method": method, "n": len(runs), "seeds": _seeds(runs["seed"])}
         row["is_timed"] = is_timed
         for name in (*METRICS, *COSTS):

@@ -73,6 +73,7 @@ def report(
     front: str | None = None,
     reference: tuple[float, float] | None = None,
     over: Sequence[str] = (),
+    busy: bool = False,
     html: bool = False,
     command: str = "report",
 ) -> Report:
@@ -90,6 +91,7 @@ def report(
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
         over: a setting that varies, for a figure of what it does; several are one axis, where strategies call
             it otherwise.
+        busy: whether other work ran beside the runs, so that their seconds are left out.
         html: also writes ``report.html``, one page to send.
         command: the one that the report names.
 
@@ -105,7 +107,7 @@ def report(
     """
     folder = default_folder() if out is None else Path(out)
     check_folder(folder)
-    results = load_results(*runs, where=where)
+    results = load_results(*runs, where=where, busy=busy)
     varying = find_front(results.methods, front)
     axis = find_axis(results.methods, over) if over else None
     baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, varying, baseline)

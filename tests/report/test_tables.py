@@ -98,6 +98,10 @@ def test_seconds_are_a_result_only_where_runs_were_alone(write_run, tmp_path) ->
             write_run(f"{strategy}{seed}", strategy, seed, environment=launcher and {"launcher": launcher})
     table = results_table(load_results(tmp_path)).set_index("method")
     assert table["is_timed"].to_dict() == {"naive": True, "gem": True, "agem": False, "dmgem": False}
+    busy = results_table(load_results(tmp_path, busy=True))
+    assert not busy["is_timed"].any()
+    assert busy["seconds_train_mean"].isna().all()
+    assert busy["acc_mean"].notna().all()
     for name in ("seconds_train_mean", "seconds_eval_mean", "seconds_data_mean"):
         assert table[name].isna().tolist() == [False, True, False, True]
     assert not table["acc_mean"].isna().any()
