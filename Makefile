@@ -74,10 +74,18 @@ results: $(VENV)/installed
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
 # report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
-REPORTS := q1 q1_rotated q3_permuted
+REPORTS := q1 q1_rotated q3_permuted q4 q4_equal
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
+# Question 4, as far as it is complete: samples a step, each number against the whole memory, which is in question 1.
+RUNS_q4 := q1 q4_constraints q4_replay
+OPTIONS_q4 := --over patterns_per_step,batch_size_mem --baseline patterns_per_step=null --where strategy=gem,replay \
+    strategy.memory_strength=0,0.1,absent strategy.plugins.replay.batch_size_mem=10,32,64,256,absent
+# The same at equal samples a step.
+RUNS_q4_equal := q4_constraints q4_replay
+OPTIONS_q4_equal := --baseline all --where strategy=gem,replay strategy.memory_strength=0.1,absent \
+    strategy.patterns_per_step=64,256,absent strategy.plugins.replay.batch_size_mem=64,256,absent
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist

@@ -17,7 +17,7 @@ from avalanche_mgem.runs import LABELS, sort_key, text
 
 _SECONDS = "seconds_train"
 _HEIGHT, _LINE = 2.3, 0.16  # inches: of a row of panels, and of a line of the legend
-_ACROSS = 2  # panels, and columns of the legend
+_COLUMNS = 2  # of the legend
 
 
 def over_figure(results: Results, axis: Front) -> Figure:
@@ -36,15 +36,16 @@ def over_figure(results: Results, axis: Front) -> Figure:
     places = {text(value): place for place, value in enumerate(values)}
     is_timed = bool(table.loc[drawn, f"{_SECONDS}_mean"].notna().all())
     number = len(COMPARED) + is_timed
-    height = _HEIGHT * ceil(number / _ACROSS) + _LINE * ceil(len(families) / _ACROSS)
+    across = 2 if is_timed else number
+    height = _HEIGHT * ceil(number / across) + _LINE * ceil(len(families) / _COLUMNS)
     figure = Figure(figsize=(PAGE, height), layout="constrained")
-    panels = grid(figure, number, _ACROSS)
+    panels = grid(figure, number, across)
     for axes, metric in zip(panels, COMPARED, strict=False):
         for name, methods in families.items():
             at = [float(places[text(axis.values[method])]) for method in methods]
             _curve(axes, name, look[name], np.array(at), None, _means(table.loc[methods], metric))
         axes.set(ylabel=LABELS[metric], xticks=range(len(values)), xticklabels=places)
-        axes.set_xlabel(", ".join(key.rpartition(".")[2] for key in axis.settings))
+        axes.set_xlabel(",\n".join(key.rpartition(".")[2] for key in axis.settings))
     if is_timed:
         for name, methods in families.items():
             rows = table.loc[methods]
@@ -54,7 +55,7 @@ def over_figure(results: Results, axis: Front) -> Figure:
         panels[-1].xaxis.set_major_formatter("{x:g}")
         panels[-1].xaxis.set_minor_formatter(NullFormatter())
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_ACROSS, handlelength=3.6
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=_COLUMNS, handlelength=3.6
     )
     return figure
 

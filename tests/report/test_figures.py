@@ -128,7 +128,8 @@ def test_a_setting_is_drawn_over_its_values_in_their_order(results, figures, wri
     few = load_results(tmp_path)
     with mpl.rc_context(SETTINGS):
         figure = over_figure(few, find_axis(few.methods, ["patterns_per_step", "sample_size"]))
-    assert len([axes for axes in figure.axes if axes.axison]) == 3
+    assert len(figure.axes) == 3
+    assert figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).x1 < figure.get_size_inches()[0]
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["8", "16", "null"]
     (gem,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "gem"]
