@@ -330,6 +330,19 @@ def test_every_page_is_in_the_site():
     assert pages - generated - {"index"} == listed
 
 
+def test_what_to_choose_is_the_same_on_all_pages():
+    """README and results.md have the ten lines of choosing.md, without what these rest on."""
+
+    def lines(page: str) -> list[list[str]]:
+        _, _, table = (ROOT / page).read_text().partition("| | you want | take |")
+        rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()]
+        return [row[:3] for row in rows if row[0].isdigit()]
+
+    chosen = lines("docs/choosing.md")
+    assert len(chosen) == 10
+    assert lines("README.md") == lines("docs/results.md") == chosen
+
+
 def test_the_api_has_every_public_room():
     package = ROOT / "avalanche_mgem"
     private = {"__init__", "options", "parameters", "timing"}  # what the rooms share
