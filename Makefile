@@ -74,10 +74,11 @@ results: $(VENV)/installed
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
 # report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
-REPORTS := q1 q1_rotated q3_permuted q3_permuted_budget q4 q4_equal
+REPORTS := q1 q1_rotated q3_permuted q3_permuted_budget q3_rotated q4 q4_equal
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
+OPTIONS_q3_rotated := --baseline all
 RUNS_q3_permuted_budget := q3_permuted q3_permuted_budget
 OPTIONS_q3_permuted_budget := --baseline all --where strategy=$(TUNED),gem_budget,dmgem_budget,gem_shared,replay_256
 # Question 4, as far as it is complete: samples a step, each number against the whole memory, which is in question 1.
