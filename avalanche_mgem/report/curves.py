@@ -4,10 +4,12 @@ from collections.abc import Collection, Sequence
 from math import ceil
 from textwrap import fill
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from pandas.core.groupby import SeriesGroupBy
 
@@ -19,7 +21,8 @@ from avalanche_mgem.runs import LABELS, mean_interval
 _TOGETHER = 7  # methods in one panel at most; if there are more, each strategy has a panel
 _BANDS = 6  # in one panel at most: more hide each other
 _ACROSS = 3  # panels
-_WIDTHS = (20, 12)  # characters of the longest label that lets two, and three, stand side by side
+_COLUMNS = 3  # of a legend at most
+_LETTERS, _HANDLE = 6.5, 3.6  # of a legend: points, and letters of the drawn piece of a line
 _LABEL = 34  # characters of a line of a label
 _LINE = 0.14  # inches, of a legend
 _MARGIN = 0.02  # around shares, which lie between 0 and 1
@@ -73,7 +76,7 @@ def _curves(
     names = [name for names_of_strategy in methods.values() for name in names_of_strategy]
     in_panels = [names] if is_together else list(methods.values())
     style = looks({str(name): str(strategy) for name, strategy in results.methods["strategy"].items()})
-    across = 1 + sum(max(map(len, names)) <= width for width in _WIDTHS)
+    across = _side_by_side(names)
     legend_rows = ceil(len(names) / across) if is_together else max(map(len, in_panels))
     figure, panels, columns = _panels(len(in_panels), legend_rows)
     for axes, members in zip(panels, in_panels, strict=True):
@@ -86,16 +89,30 @@ def _curves(
         strategy = str(results.methods.loc[members[0], "strategy"])
         if not is_together:
             axes.set_title(strategy)
-        _legend(
-            axes,
-            members if is_together else [_without(strategy, name) for name in members],
-            columns=across if is_together else 1,
-        )
+        if not is_together:
+            _legend(axes, [_without(strategy, name) for name in members])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -_MARGIN), min(high, 1 + _MARGIN))
     label_outer(panels, columns, *labels)
+    if is_together:
+        figure.legend(
+            panels[0].get_lines(),
+            [fill(name, _LABEL) for name in names],
+            loc="outside lower center",
+            ncols=across,
+            handlelength=_HANDLE,
+            fontsize=_LETTERS,
+        )
     return figure
+
+
+def _side_by_side(names: Sequence[str]) -> int:
+    """How many labels of a legend fit beside each other in the width of a column."""
+    longest = max(TextPath((0, 0), fill(name, _LABEL), size=_LETTERS).get_extents().width for name in names)
+    beside = mpl.rcParams["legend.handletextpad"], mpl.rcParams["legend.columnspacing"]
+    one = longest + (_HANDLE + sum(beside)) * _LETTERS
+    return max(1, min(_COLUMNS, int(COLUMN * 72 // one)))
 
 
 def _with_bands(members: Sequence[str], first: Collection[str]) -> set[str]:
@@ -104,18 +121,16 @@ def _with_bands(members: Sequence[str], first: Collection[str]) -> set[str]:
     return set(ordered[:_BANDS])
 
 
-def _legend(axes: Axes, names: list[str], columns: int) -> None:
+def _legend(axes: Axes, names: list[str]) -> None:
     """Puts the legend below the panel, because the bands leave no corner free."""
-    lines = axes.get_lines()
     axes.legend(
-        lines,
+        axes.get_lines(),
         [fill(name, _LABEL) for name in names],
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         borderaxespad=4.5,  # in heights of a letter: room for the axis label
-        ncols=columns,
-        handlelength=3.6,
-        fontsize=6.5,
+        handlelength=_HANDLE,
+        fontsize=_LETTERS,
     )
 
 

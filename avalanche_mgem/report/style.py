@@ -110,8 +110,8 @@ def looks(methods: Mapping[str, str]) -> dict[str, Look]:
             colour = _tint(base.colour, _LIGHTEST * place / (len(names) - 1))
             start = _DASHES.index(base.dashes) + place
             turned = [_DASHES[(start + turn) % len(_DASHES)] for turn in range(len(_DASHES))]
-            new = [dashes for dashes in turned if (base.colour, dashes) not in in_hue]
-            also = [dashes for dashes in turned if (colour, dashes) not in in_tint]
+            also = [dashes for dashes in turned if (colour, dashes) not in in_tint]  # nor in another hue's
+            new = [dashes for dashes in also if (base.colour, dashes) not in in_hue]
             dashes = (new or also or turned)[0]
             in_hue.add((base.colour, dashes))
             in_tint.add((colour, dashes))

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -187,8 +187,21 @@ def test_strategies_keep_their_look(figures, write_run, tmp_path: Path) -> None:
 def test_strategies_of_one_method_share_a_panel(write_run, tmp_path: Path) -> None:
     for strategy in KNOWN:
         write_run(strategy, strategy)
-    (axes,) = average_accuracy_figure(load_results(tmp_path)).axes
-    assert len(axes.get_lines()) == len(axes.get_legend().get_texts()) == len(KNOWN)
+    figure = average_accuracy_figure(load_results(tmp_path))
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert len(axes.get_lines()) == len(legend.get_texts()) == len(KNOWN)
+
+
+@pytest.mark.parametrize("name", ["gem", "dmgem_budget", "mmmmmmmmmmmm", "dmgem_budget_of_all", "m" * 24])
+def test_a_legend_is_no_wider_than_its_figure(name: str, write_run, tmp_path: Path) -> None:
+    for number in range(4):
+        write_run(f"run{number}", f"{name}{number}")
+    with mpl.rc_context(SETTINGS):
+        figure = average_accuracy_figure(load_results(tmp_path))
+        figure.draw_without_rendering()  # places what the layout moves
+        drawn = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
+    assert drawn.x0 > 0
+    assert drawn.x1 < figure.get_size_inches()[0]
 
 
 def test_more_methods_have_a_panel_for_each_strategy(write_run, tmp_path: Path) -> None:
@@ -211,6 +224,7 @@ def test_every_strategy_of_the_command_has_a_look_of_its_own() -> None:
     assert sorted(["zeta", "gem", "alpha", "naive"], key=rank) == ["naive", "gem", "alpha", "zeta"]
 
 
+@example(["mine0", "mine0", *["mine10"] * 4])  # a tint of black is one of grey
 @given(st.lists(st.sampled_from([*KNOWN, *(f"mine{n}" for n in range(12))]), max_size=30).map(sorted))
 def test_no_two_methods_share_a_colour_and_dashes(strategies: list[str]) -> None:
     methods = {f"{strategy} {number}": strategy for number, strategy in enumerate(strategies)}
