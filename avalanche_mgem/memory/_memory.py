@@ -167,10 +167,6 @@ class EpisodicMemory:
         if slot is not None and extends:
             priorities, old = slot.priorities, slot.samples
         share = self._share(len(self) + (slot is None))
-        if share == 0:
-            raise ValueError(
-                f"mem_size={self.mem_size} has no sample for each of {len(self) + 1} experiences; give more."
-            )
         new = self._generator().random(len(dataset))
         keep = _of_least_priority(np.concatenate([priorities, new]), share)
         kept_old, kept_new = keep[keep < len(priorities)], keep[keep >= len(priorities)] - len(priorities)
@@ -189,10 +185,14 @@ class EpisodicMemory:
             self._slots[self._slots.index(slot)] = updated
 
     def _share(self, experiences: int) -> int:
-        """The samples of each of so many experiences."""
+        """The samples of each of so many experiences, at least one."""
         if self.patterns_per_experience is not None:
             return self.patterns_per_experience
         assert self.mem_size is not None
+        if experiences > self.mem_size:
+            raise ValueError(
+                f"mem_size={self.mem_size} has no sample for each of {experiences} experiences; give more."
+            )
         return self.mem_size // experiences
 
     def check(
@@ -215,10 +215,6 @@ class EpisodicMemory:
         if len(dataset) == 0:
             raise ValueError(f"{where} would be empty: the data set has no samples.")
         kept = min(len(dataset), self._share(max(past, 1)))
-        if kept == 0:
-            raise ValueError(
-                f"mem_size={self.mem_size} has no sample for each of {past} experiences; give more."
-            )
         n = min(2, len(dataset), self._smallest_group(kept, past) if past else 2)
         batch = self._reading.batch([(dataset, place) for place in range(n)], 0)
         check_grouping(batch[1], kept, self.num_groups, self.grouping, where)

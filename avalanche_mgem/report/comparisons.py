@@ -157,8 +157,9 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     candidates = [wanted] if wanted in names else _of_family(methods, front, wanted)
     if len(names) == 1 and (baseline is None or candidates):
         return Baselines({})
-    if not candidates and _named(wanted.partition("=")[0], _varying(methods)):
-        return _at_value(methods, wanted)
+    setting = wanted.partition("=")[0]
+    if not candidates and _named(setting, varying := _varying(methods)):
+        return _at_value(_along(methods, (_the_one(setting, varying, "--baseline"),)), wanted)
     if len(candidates) == 1:
         return Baselines({name: candidates[0] for name in names if name != candidates[0]})
     by_value = _by_value(front, candidates)
@@ -178,20 +179,17 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s", rule)
 
 
-def _at_value(methods: pd.DataFrame, wanted: str) -> Baselines:
-    """For each method the one that differs from it in a setting only, and has a certain value of that."""
-    setting, _, value = wanted.partition("=")
-    along = _along(methods, (_the_one(setting, _varying(methods), "--baseline"),))
+def _at_value(along: Front, wanted: str) -> Baselines:
+    """For each method the one that differs from it in a setting only, and has the wanted value of that."""
+    value = number_text(wanted.partition("=")[2])
     of: dict[str, str] = {}
     for names in along.curves.values():
-        chosen = [name for name in names if text(along.values[name]) == number_text(value)]
+        chosen = [name for name in names if text(along.values[name]) == value]
         of |= {name: base for base in chosen for name in names if name != base}
     if not of:
-        there = ", ".join(dict.fromkeys(text(along.values[name]) for name in along.values))
+        there = ", ".join(dict.fromkeys(map(text, along.values.values())))
         raise ValueError(f"--baseline {wanted}: no method has this value; there are {there}")
-    return Baselines(
-        of, rule=f"Each method is compared with the same one at {along.name}={number_text(value)}."
-    )
+    return Baselines(of, rule=f"Each method is compared with the same one at {along.name}={value}.")
 
 
 def by_accuracy(runs: pd.DataFrame) -> list[str]:

@@ -3,12 +3,14 @@
 from collections.abc import Collection, Sequence
 from math import ceil
 from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from pandas.core.groupby import SeriesGroupBy
@@ -76,8 +78,8 @@ def _curves(
     names = [name for names_of_strategy in methods.values() for name in names_of_strategy]
     in_panels = [names] if is_together else list(methods.values())
     style = looks({str(name): str(strategy) for name, strategy in results.methods["strategy"].items()})
-    across = _side_by_side(names)
-    legend_rows = ceil(len(names) / across) if is_together else max(map(len, in_panels))
+    across = _side_by_side(names) if is_together else 1
+    legend_rows = ceil(max(map(len, in_panels)) / across)
     figure, panels, columns = _panels(len(in_panels), legend_rows)
     for axes, members in zip(panels, in_panels, strict=True):
         banded = _with_bands(members, first)
@@ -89,21 +91,16 @@ def _curves(
         strategy = str(results.methods.loc[members[0], "strategy"])
         if not is_together:
             axes.set_title(strategy)
-        if not is_together:
-            _legend(axes, [_without(strategy, name) for name in members])
+            shown = [_without(strategy, name) for name in members]
+            # Below the panel, because bands leave no corner free, with room in letters for the axis label.
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
+            _legend(axes, axes.get_lines(), shown, **place)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -_MARGIN), min(high, 1 + _MARGIN))
     label_outer(panels, columns, *labels)
     if is_together:
-        figure.legend(
-            panels[0].get_lines(),
-            [fill(name, _LABEL) for name in names],
-            loc="outside lower center",
-            ncols=across,
-            handlelength=_HANDLE,
-            fontsize=_LETTERS,
-        )
+        _legend(figure, panels[0].get_lines(), names, loc="outside lower center", ncols=across)
     return figure
 
 
@@ -121,17 +118,9 @@ def _with_bands(members: Sequence[str], first: Collection[str]) -> set[str]:
     return set(ordered[:_BANDS])
 
 
-def _legend(axes: Axes, names: list[str]) -> None:
-    """Puts the legend below the panel, because the bands leave no corner free."""
-    axes.legend(
-        axes.get_lines(),
-        [fill(name, _LABEL) for name in names],
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        borderaxespad=4.5,  # in heights of a letter: room for the axis label
-        handlelength=_HANDLE,
-        fontsize=_LETTERS,
-    )
+def _legend(of: Axes | Figure, lines: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
+    labels = [fill(name, _LABEL) for name in names]
+    of.legend(list(lines), labels, handlelength=_HANDLE, fontsize=_LETTERS, **place)
 
 
 def _panels(number: int, legend_rows: int) -> tuple[Figure, list[Axes], int]:

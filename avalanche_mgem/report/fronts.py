@@ -45,9 +45,7 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     Returns:
         None if no front has two methods with both metrics.
     """
-    look = looks(
-        {name: str(results.methods.loc[names[0], "strategy"]) for name, names in front.curves.items()}
-    )
+    look = family_looks(results, front)
     drawn = {name: _curve(results, front, look[name], methods) for name, methods in front.curves.items()}
     curves = {name: curve for name, curve in drawn.items() if len(curve.means) > 1}
     if not curves:
@@ -73,6 +71,12 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     for axes, curve in zip(panels, curves.values(), strict=True):
         _label(figure, axes, [curve])
     return figure
+
+
+def family_looks(results: Results, front: Front) -> dict[str, Look]:
+    """The look of each family with more than one method, that of its strategy."""
+    strategies = results.methods["strategy"]
+    return looks({name: str(strategies[methods[0]]) for name, methods in front.curves.items()})
 
 
 def _curve(results: Results, front: Front, look: Look, methods: list[str]) -> _Curve:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from avalanche_mgem.report.comparisons import Front
+from avalanche_mgem.report.fronts import family_looks
 from avalanche_mgem.report.panels import grid
 from avalanche_mgem.report.results import Results
-from avalanche_mgem.report.style import PAGE, Look, looks
+from avalanche_mgem.report.style import PAGE, Look
 from avalanche_mgem.report.tables import COMPARED, results_table
 from avalanche_mgem.runs import LABELS, sort_key, text
 
@@ -30,7 +31,7 @@ def over_figure(results: Results, axis: Front) -> Figure:
     """
     table = results_table(results).set_index("method")
     families = axis.curves
-    look = looks({name: str(results.methods.loc[names[0], "strategy"]) for name, names in families.items()})
+    look = family_looks(results, axis)
     drawn = [method for methods in families.values() for method in methods]
     values = sorted({text(axis.values[name]): axis.values[name] for name in drawn}.values(), key=sort_key)
     places = {text(value): place for place, value in enumerate(values)}
