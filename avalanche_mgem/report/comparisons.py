@@ -21,44 +21,69 @@ class Front:
     """Methods that differ in one setting only, such as one that trades learning the new for keeping the old.
 
     Attributes:
-        settings: its key, such as ``"strategy.memory_strength"``, or its keys in several strategies.
-        families: names of methods, in the order of the value, by strategy (and its other differing settings).
-        values: the setting's value in each of the methods.
+        settings: its key, such as ``"strategy.memory_strength"``; several keys where strategies call it
+            otherwise, or where each of them makes fronts of its own.
+        families: by strategy (and its other differing settings) the setting's value in each method, in the
+            order of the value.
     """
 
     settings: tuple[str, ...]
-    families: dict[str, list[str]]
-    values: dict[str, Any]
+    families: dict[str, dict[str, Any]]
 
     @property
     def name(self) -> str:
         """The setting without its group; of several the first."""
-        return self.settings[0].rpartition(".")[2]
+        return _short(self.settings[0])
 
     @property
-    def curves(self) -> dict[str, list[str]]:
+    def names(self) -> str:
+        """All its settings without their groups, as words of a sentence."""
+        *others, last = map(_short, self.settings)
+        return f"{', '.join(others)} or {last}" if others else last
+
+    @property
+    def curves(self) -> dict[str, dict[str, Any]]:
         """The families with more than one method."""
-        return {name: methods for name, methods in self.families.items() if len(methods) > 1}
+        return {name: values for name, values in self.families.items() if len(values) > 1}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The setting's value in each of the methods."""
+        return {method: value for values in self.families.values() for method, value in values.items()}
 
 
-def find_front(methods: pd.DataFrame, setting: str | None) -> Front | None:
-    """Finds the methods that differ in one setting only.
+def find_fronts(methods: pd.DataFrame, settings: Sequence[str]) -> list[Front]:
+    """Finds the methods that differ in one setting only, for each of some settings.
 
     Args:
         methods: ``Results.methods``.
-        setting: its key, with or without the group; None takes the memory strength if it varies.
+        settings: their keys, with or without the group; none takes the memory strength if it varies.
 
     Returns:
-        The front; None if nothing was asked for and the memory strength does not vary.
+        A front for each setting; none if nothing was asked for and the memory strength does not vary.
 
     Raises:
-        ValueError: if the setting that was asked for does not vary within a strategy.
+        ValueError: if a setting that was asked for does not vary within a strategy.
     """
     varying = _varying(methods)
-    wanted = setting or _DEFAULT_SETTING
-    if setting is None and len(_named(wanted, varying)) != 1:
-        return None
-    return _along(methods, (_the_one(wanted, varying, "--front"),))
+    if not settings and len(_named(_DEFAULT_SETTING, varying)) != 1:
+        return []
+    wanted = dict.fromkeys(_the_one(name, varying, "--front") for name in settings or [_DEFAULT_SETTING])
+    return [_along(methods, (key,)) for key in wanted]
+
+
+def join_fronts(fronts: Sequence[Front]) -> Front | None:
+    """The curves of several settings side by side, each named by its setting too.
+
+    Returns:
+        Of one front itself, and None of none. A method may be in a family of each setting.
+    """
+    if len(fronts) < 2:
+        return fronts[0] if fronts else None
+    families = {
+        f"{name} over {front.name}": values for front in fronts for name, values in front.curves.items()
+    }
+    return Front(tuple(front.settings[0] for front in fronts), families)
 
 
 def find_axis(methods: pd.DataFrame, settings: Sequence[str]) -> Front:
@@ -90,7 +115,11 @@ def _varying(methods: pd.DataFrame) -> list[str]:
 
 
 def _named(setting: str, keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if setting in (key, key.rpartition(".")[2])]
+    return [key for key in keys if setting in (key, _short(key))]
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _the_one(setting: str, varying: Sequence[str], option: str) -> str:
@@ -113,7 +142,9 @@ def _along(methods: pd.DataFrame, keys: tuple[str, ...]) -> Front:
         identity = tuple((other, text(value)) for other, value in rest[name].items())
         families.setdefault((methods.loc[name, "strategy"], identity), []).append(name)
     labels = label_methods({family: (family[0], rest[names[0]]) for family, names in families.items()})
-    return Front(keys, {labels[family]: names for family, names in families.items()}, values)
+    return Front(
+        keys, {labels[family]: {name: values[name] for name in names} for family, names in families.items()}
+    )
 
 
 def _present(row: "pd.Series[Any]") -> dict[str, Any]:
@@ -171,9 +202,9 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
         raise ValueError(f"--baseline {baseline}: {problem} called so; give one of {choices}")
     assert front is not None  # or there would be no values
     of = {
-        name: by_value[text(front.values[name])]
-        for name in front.values
-        if name not in candidates and text(front.values[name]) in by_value
+        name: by_value[text(value)]
+        for name, value in front.values.items()
+        if name not in candidates and text(value) in by_value
     }
     rule = f"Each method is compared with the baseline of the same {front.name}." if len(by_value) > 1 else ""
     return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s", rule)
@@ -183,9 +214,9 @@ def _at_value(along: Front, wanted: str) -> Baselines:
     """For each method the one that differs from it in a setting only, and has the wanted value of that."""
     value = number_text(wanted.partition("=")[2])
     of: dict[str, str] = {}
-    for names in along.curves.values():
-        chosen = [name for name in names if text(along.values[name]) == value]
-        of |= {name: base for base in chosen for name in names if name != base}
+    for values in along.curves.values():
+        chosen = [name for name in values if text(values[name]) == value]
+        of |= {name: base for base in chosen for name in values if name != base}
     if not of:
         there = ", ".join(dict.fromkeys(map(text, along.values.values())))
         raise ValueError(f"--baseline {wanted}: no method has this value; there are {there}")
@@ -208,7 +239,7 @@ def by_accuracy(runs: pd.DataFrame) -> list[str]:
 
 def _of_family(methods: pd.DataFrame, front: Front | None, wanted: str) -> list[str]:
     if front is not None and wanted in front.families:
-        return front.families[wanted]
+        return list(front.families[wanted])
     return [str(name) for name in methods.index[methods["strategy"] == wanted]]
 
 
@@ -220,4 +251,5 @@ def _by_value(front: Front | None, candidates: Sequence[str]) -> Mapping[str, st
         or not any(set(candidates) == set(names) for names in front.families.values())
     ):
         return None
-    return {text(front.values[name]): name for name in candidates}
+    values = front.values
+    return {text(values[name]): name for name in candidates}

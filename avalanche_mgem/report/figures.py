@@ -61,8 +61,8 @@ def _draw(
         if figure is not None:
             drawn[f"front_{front.name}"] = (
                 figure,
-                f"BWD against LA over {front.name}: all fronts by their means, then each with its 95 % "
-                f"intervals. Numbers are values of {front.name}; above, some are left out where points are "
+                f"BWD against LA over {front.names}: all fronts by their means, then each with its 95 % "
+                f"intervals. Numbers are values of {front.names}; above, some are left out where points are "
                 "close. A hollow point is dominated by another of its front.",
             )
     drawn["average_accuracy"] = (

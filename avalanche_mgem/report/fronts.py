@@ -1,8 +1,9 @@
 """The figure of BWD against LA over a setting such as the memory strength."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def front_figure(results: Results, front: Front) -> Figure | None:
         None if no front has two methods with both metrics.
     """
     look = family_looks(results, front)
-    drawn = {name: _curve(results, front, look[name], methods) for name, methods in front.curves.items()}
+    drawn = {name: _curve(results, look[name], values) for name, values in front.curves.items()}
     curves = {name: curve for name, curve in drawn.items() if len(curve.means) > 1}
     if not curves:
         return None
@@ -57,7 +58,7 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     whole.margins(0.12)  # room for values beside the points at the edge
     whole.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.6)
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
-        axes.set_title(f"{name} by {front.name}")
+        axes.set_title(name if len(front.settings) > 1 else f"{name} by {front.name}")
         _draw(axes, name, curve)
         _draw_intervals(axes, curve)
     for axes in panels:
@@ -76,13 +77,13 @@ def front_figure(results: Results, front: Front) -> Figure | None:
 def family_looks(results: Results, front: Front) -> dict[str, Look]:
     """The look of each family with more than one method, that of its strategy."""
     strategies = results.methods["strategy"]
-    return looks({name: str(strategies[methods[0]]) for name, methods in front.curves.items()})
+    return looks({name: str(strategies[next(iter(values))]) for name, values in front.curves.items()})
 
 
-def _curve(results: Results, front: Front, look: Look, methods: list[str]) -> _Curve:
+def _curve(results: Results, look: Look, values: Mapping[str, Any]) -> _Curve:
     runs = results.runs.dropna(subset=["la", "bwd"])
-    by_method = {method: runs[runs["method"] == method] for method in methods}
-    present = [method for method in methods if len(by_method[method])]
+    by_method = {method: runs[runs["method"] == method] for method in values}
+    present = [method for method in values if len(by_method[method])]
     intervals = [
         [mean_interval(by_method[method][axis].tolist()) for axis in ("la", "bwd")] for method in present
     ]
@@ -90,7 +91,7 @@ def _curve(results: Results, front: Front, look: Look, methods: list[str]) -> _C
         look,
         np.array([[interval.mean for interval in both] for both in intervals], dtype=float).reshape(-1, 2),
         np.array([[interval.half_width or 0.0 for interval in both] for both in intervals]).reshape(-1, 2),
-        [text(front.values[method]) for method in present],
+        [text(values[method]) for method in present],
     )
 
 

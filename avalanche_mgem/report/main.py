@@ -31,6 +31,8 @@ examples:
                                                    only runs with these values of their config.yaml
   mgem-report runs --where environment.device=cpu  or of their environment.json
   mgem-report runs --front num_groups              fronts over another setting than memory_strength
+  mgem-report runs --front memory_strength,num_groups
+                                                   fronts over each of two settings, compared
   mgem-report runs --over patterns_per_step        a figure of what a setting does, and takes
   mgem-report runs --baseline patterns_per_step=null
                                                    each method against the same one with that value
@@ -115,11 +117,12 @@ def _parser() -> ArgumentParser:
         help="take only runs with this value, or with one of several after commas",
     )  # fmt: skip
     add(
-        "--front", metavar="SETTING",
-        help="a setting that varies and trades LA for BWD (default: memory_strength if it varies)",
+        "--front", metavar="SETTING", type=_words, default=[],
+        help="a setting that varies and trades LA for BWD (default: memory_strength if it varies); several "
+        "after commas each have fronts of their own",
     )  # fmt: skip
     add(
-        "--over", metavar="SETTING", type=lambda word: word.split(","), default=[],
+        "--over", metavar="SETTING", type=_words, default=[],
         help="a setting that varies, for a figure of ACC, BWD and LA over it; several after commas are one "
         "axis, where strategies call it otherwise",
     )  # fmt: skip
@@ -151,6 +154,10 @@ def _parser() -> ArgumentParser:
 def _path(word: str) -> Path:
     """A shell leaves the ~ of ``--output=~/report`` as it is."""
     return Path(os.path.expanduser(word))
+
+
+def _words(word: str) -> list[str]:
+    return word.split(",")
 
 
 def _finite(word: str) -> float:

@@ -86,7 +86,7 @@ def _environments(environments: pd.DataFrame) -> Iterator[str]:
 
 def _fronts(front: Front | None, volumes: Hypervolumes | None, *, is_of_all_pairs: bool) -> Iterator[str]:
     if front is not None and volumes is None:
-        yield f"No seed has LA and BWD at every {front.name} of every front, so there are no hypervolumes."
+        yield f"No seed has LA and BWD at every {front.names} of every front, so there are no hypervolumes."
     if volumes is not None and volumes.left_out:
         yield f"Hypervolumes leave out seeds {_listed(set(volumes.left_out))}, which not all methods have."
     if volumes is not None and is_of_all_pairs:

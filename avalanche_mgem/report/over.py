@@ -33,7 +33,8 @@ def over_figure(results: Results, axis: Front) -> Figure:
     families = axis.curves
     look = family_looks(results, axis)
     drawn = [method for methods in families.values() for method in methods]
-    values = sorted({text(axis.values[name]): axis.values[name] for name in drawn}.values(), key=sort_key)
+    every = {text(value): value for methods in families.values() for value in methods.values()}
+    values = sorted(every.values(), key=sort_key)
     places = {text(value): place for place, value in enumerate(values)}
     is_timed = bool(table.loc[drawn, f"{_SECONDS}_mean"].notna().all())
     number = len(COMPARED) + is_timed
@@ -43,13 +44,13 @@ def over_figure(results: Results, axis: Front) -> Figure:
     panels = grid(figure, number, across)
     for axes, metric in zip(panels, COMPARED, strict=False):
         for name, methods in families.items():
-            at = [float(places[text(axis.values[method])]) for method in methods]
-            _curve(axes, name, look[name], np.array(at), None, _means(table.loc[methods], metric))
+            at = [float(places[text(value)]) for value in methods.values()]
+            _curve(axes, name, look[name], np.array(at), None, _means(table.loc[list(methods)], metric))
         axes.set(ylabel=LABELS[metric], xticks=range(len(values)), xticklabels=places)
         axes.set_xlabel(",\n".join(key.rpartition(".")[2] for key in axis.settings))
     if is_timed:
         for name, methods in families.items():
-            rows = table.loc[methods]
+            rows = table.loc[list(methods)]
             _curve(panels[-1], name, look[name], *_means(rows, _SECONDS), _means(rows, "acc"))
         panels[-1].set(xlabel="seconds of training", ylabel=LABELS["acc"], xscale="log")
         panels[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

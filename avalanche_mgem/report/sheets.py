@@ -81,16 +81,40 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
         f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} pairs of seeds, or equal "
         "differences.",
         (*header, "p", "corrected p"),
-        [
-            (
-                *shown,
-                _p(row["p"]),
-                _p(row["p_corrected"]) + ("*" if row["p_corrected"] < SIGNIFICANT else ""),
-            )
-            for shown, row in zip(rows, rows_of(table), strict=True)
-        ],
+        [(*shown, *_tested(row)) for shown, row in zip(rows, rows_of(table), strict=True)],
         texts=3,
     )
+
+
+def trends_sheet(table: pd.DataFrame, setting: str) -> Sheet:
+    """The table of how differences change with a setting."""
+    return Sheet(
+        "trends",
+        f"Change of the paired difference to the baseline each time {setting} doubles: slope of the "
+        f"least-squares line over log2({setting}) at each seed, mean ± half-width of the 95 % interval; p of "
+        f"the paired t-test, and corrected by Holm over the tests of a metric. "
+        f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} seeds, or equal slopes.",
+        ("metric", "methods", "baseline", setting, "n", "slope", "p", "corrected p"),
+        [
+            (
+                LABELS[row["metric"]],
+                str(row["methods"]),
+                str(row["baseline"]),
+                str(row["values"]),
+                str(row["n"]),
+                _mean(row["slope"], row["half_width"], 4, sign="+"),
+                *_tested(row),
+            )
+            for row in rows_of(table)
+        ],
+        texts=4,
+    )
+
+
+def _tested(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The cells of p and of the corrected p, with a star where that is small."""
+    star = "*" if row["p_corrected"] < SIGNIFICANT else ""
+    return _p(row["p"]), _p(row["p_corrected"]) + star
 
 
 def pairs_sheets(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Sheet]:

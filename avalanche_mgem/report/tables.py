@@ -1,6 +1,6 @@
 """The tables of a report as frames of full precision."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,11 @@ from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.pareto import bootstrap_hypervolumes, non_dominated
 from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.statistics import holm, paired_difference
-from avalanche_mgem.runs import ABSENT, COSTS, METRICS, mean_interval
+from avalanche_mgem.runs import ABSENT, COSTS, METRICS, mean_interval, text
 
 COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
 SIGNIFICANT = 0.05  # corrected p below
+_FEWEST_OF_TREND = 3  # values: two have a difference, which the table of differences shows
 
 
 def results_table(results: Results) -> pd.DataFrame:
@@ -91,6 +92,81 @@ def differences_table(results: Results, compared: Collection[tuple[str, str]]) -
     return _numbers(pd.DataFrame(rows, columns=columns), *texts)
 
 
+def trends_table(results: Results, axis: Front, compared: Mapping[str, str]) -> pd.DataFrame:
+    """How the paired differences to a baseline change with a setting: their slope over its binary logarithm.
+
+    The slope is that of the least-squares line at each seed on its own, so that it has an interval and a test
+    like a difference. A family of methods has one if the setting is a positive number in three of its methods
+    or more, whose baselines have the same values. The tests of one metric are one family.
+
+    Args:
+        results: all runs.
+        axis: the setting.
+        compared: the baseline of each method that has one.
+
+    Returns:
+        A row for each metric and family: ``metric``, ``methods`` (the family's name), ``baseline`` (the name
+        of its baselines' family), ``values`` of the setting, ``n`` seeds that all these methods have,
+        ``slope`` (change of the difference each time the setting doubles), ``half_width``, ``p``,
+        ``p_corrected`` and ``seeds``.
+    """
+    family_of = {method: name for name, values in axis.families.items() for method in values}
+    rows = []
+    for metric in COMPARED:
+        by_seed = results.runs.pivot_table(index="seed", columns="method", values=metric)
+        lines = {
+            name: (both, _slopes(by_seed, both, axis.values))
+            for name, values in axis.curves.items()
+            if len(both := _pairs_of_equal_value(values, axis.values, compared)) >= _FEWEST_OF_TREND
+        }
+        differences = [paired_difference(ours, theirs) for _, (ours, theirs) in lines.values()]
+        corrected = holm([difference.p for difference in differences])
+        for (name, (both, _)), difference, p_corrected in zip(
+            lines.items(), differences, corrected, strict=True
+        ):
+            rows.append(
+                {
+                    "metric": metric,
+                    "methods": name,
+                    "baseline": family_of[both[0][1]],
+                    "values": " ".join(text(axis.values[method]) for method, _ in both),
+                    "n": difference.difference.n,
+                    "slope": difference.difference.mean,
+                    "half_width": difference.difference.half_width,
+                    "p": difference.p,
+                    "p_corrected": p_corrected,
+                    "seeds": _seeds(difference.seeds),
+                }
+            )
+    texts = ["metric", "methods", "baseline", "values", "n", "seeds"]
+    columns = [*texts[:5], "slope", "half_width", "p", "p_corrected", "seeds"]
+    return _numbers(pd.DataFrame(rows, columns=columns), *texts)
+
+
+def _pairs_of_equal_value(
+    family: Mapping[str, Any], values: Mapping[str, Any], compared: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Methods with their baselines, where both have the same positive number as the setting."""
+    return [
+        (method, compared[method])
+        for method, value in family.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        if method in compared and text(values.get(compared[method], ABSENT)) == text(value)
+    ]
+
+
+def _slopes(
+    by_seed: pd.DataFrame, pairs: list[tuple[str, str]], values: Mapping[str, Any]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """At each seed the slopes of both sides of the pairs over log2 of the values."""
+    doublings = np.log2([float(values[method]) for method, _ in pairs])
+    doublings -= doublings.mean()
+    weights = doublings / (doublings**2).sum()
+    sides = (by_seed.reindex(columns=list(side)).dropna() for side in zip(*pairs, strict=True))
+    ours, theirs = (dict(zip(side.index, side.to_numpy() @ weights, strict=True)) for side in sides)
+    return ours, theirs
+
+
 @dataclass(frozen=True)
 class Hypervolumes:
     """The areas of fronts over a setting.
@@ -125,7 +201,7 @@ def hypervolumes(
     Returns:
         None if no seed has both metrics in all methods.
     """
-    compared = [method for methods in front.curves.values() for method in methods]
+    compared = {method for methods in front.curves.values() for method in methods}
     runs = results.runs[results.runs["method"].isin(compared)].dropna(subset=["la", "bwd"])
     by_seed = {
         method: rows.set_index("seed")[["la", "bwd"]] for method, rows in runs.groupby("method", sort=False)

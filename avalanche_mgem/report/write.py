@@ -15,7 +15,8 @@ from avalanche_mgem.report.comparisons import (
     by_accuracy,
     find_axis,
     find_baselines,
-    find_front,
+    find_fronts,
+    join_fronts,
 )
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.load import load_results
@@ -31,9 +32,16 @@ from avalanche_mgem.report.sheets import (
     pairs_sheets,
     published_sheet,
     results_sheet,
+    trends_sheet,
 )
 from avalanche_mgem.report.spelling import latex
-from avalanche_mgem.report.tables import Hypervolumes, differences_table, hypervolumes, results_table
+from avalanche_mgem.report.tables import (
+    Hypervolumes,
+    differences_table,
+    hypervolumes,
+    results_table,
+    trends_table,
+)
 
 PAGE_FILE = "report.html"
 
@@ -70,7 +78,7 @@ def report(
     out: str | os.PathLike[str] | None = None,
     where: Mapping[str, str | Sequence[str]] | None = None,
     baseline: str | None = None,
-    front: str | None = None,
+    front: str | Sequence[str] = (),
     reference: tuple[float, float] | None = None,
     over: Sequence[str] = (),
     busy: bool = False,
@@ -87,7 +95,8 @@ def report(
         baseline: a method or strategy; None takes ``gem`` if there is one. ``"KEY=VALUE"`` of a setting that
             varies compares each method with the same one at that value. ``"all"`` compares all pairs of
             methods, and is the name of no baseline.
-        front: a setting that varies within a strategy; None takes the memory strength if it does.
+        front: a setting that varies within a strategy, or several, of which each has fronts of its own; none
+            takes the memory strength if it does. Baselines of equal value are along the first.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
         over: a setting that varies, for a figure of what it does; several are one axis, where strategies call
             it otherwise.
@@ -108,9 +117,14 @@ def report(
     folder = default_folder() if out is None else Path(out)
     check_folder(folder)
     results = load_results(*runs, where=where, busy=busy)
-    varying = find_front(results.methods, front)
+    fronts = find_fronts(results.methods, [front] if isinstance(front, str) else front)
+    varying = join_fronts(fronts)
     axis = find_axis(results.methods, over) if over else None
-    baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, varying, baseline)
+    baselines = (
+        None
+        if baseline == ALL_PAIRS
+        else find_baselines(results.methods, fronts[0] if fronts else None, baseline)
+    )
     used = set() if baselines is None else baselines.used
     volumes = _hypervolumes(results, varying, used, reference)
     tables = {"results": results_table(results)}
@@ -130,9 +144,14 @@ def report(
             in_files_only.append(listed)
         else:
             sheets["Differences to the baseline"] = listed
+    if axis is not None and baselines is not None:
+        trends = trends_table(results, axis, baselines.of)
+        if len(trends):
+            tables["trends"] = trends
+            sheets[f"Differences over {axis.name}"] = trends_sheet(trends, axis.name)
     if volumes is not None and varying is not None:
         tables["hypervolumes"] = volumes.table
-        sheets["Fronts"] = hypervolume_sheet(volumes, varying.name)
+        sheets["Fronts"] = hypervolume_sheet(volumes, varying.names)
     notes = comparison_notes(results, baselines, varying, volumes)
     with replacing(folder, command, results.runs["path"].tolist()) as fresh:
         _write_tables(fresh, {**tables, "runs": results.runs}, [*sheets.values(), *in_files_only])

@@ -15,7 +15,7 @@ from report.conftest import random_matrix
 from avalanche_mgem.experiment.configuration import config_folder
 from avalanche_mgem.report import figures as drawings
 from avalanche_mgem.report import fronts, load_results
-from avalanche_mgem.report.comparisons import find_axis, find_front
+from avalanche_mgem.report.comparisons import find_axis, find_fronts
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.fronts import front_figure
@@ -33,7 +33,7 @@ SAME = random_matrix(0)
 def figures(results) -> dict[str, Figure]:
     with mpl.rc_context(SETTINGS):
         return {
-            "front": front_figure(results, find_front(results.methods, None)),
+            "front": front_figure(results, find_fronts(results.methods, [])[0]),
             "over": over_figure(results, find_axis(results.methods, ["memory_strength"])),
             "accuracy": average_accuracy_figure(results),
             **matrix_figures(results),
@@ -42,7 +42,7 @@ def figures(results) -> dict[str, Figure]:
 
 
 def test_the_figures_that_the_results_allow(results, tmp_path: Path, write_run) -> None:
-    captions = write_figures(results, find_front(results.methods, None), tmp_path)
+    captions = write_figures(results, find_fronts(results.methods, [])[0], tmp_path)
     names = [
         "front_memory_strength",
         "average_accuracy",
@@ -96,7 +96,7 @@ def test_the_panel_of_all_fronts_leaves_out_values_that_would_cover_others(
             write_run(f"{strategy}{gamma}", strategy, matrix=SAME, settings={"memory_strength": gamma})
     results = load_results(tmp_path)
     monkeypatch.setattr(fronts, "_PLACES", [(12, 0)])  # the only place for a value, and all points are one
-    whole, *own = front_figure(results, find_front(results.methods, None)).axes
+    whole, *own = front_figure(results, find_fronts(results.methods, [])[0]).axes
     assert [len(axes.texts) for axes in own] == [2, 2]
     assert len(whole.texts) == 1
 

@@ -6,7 +6,7 @@ import pytest
 from report.conftest import random_matrix, write_three
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import by_accuracy, find_front
+from avalanche_mgem.report.comparisons import by_accuracy, find_fronts
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
@@ -117,7 +117,7 @@ def test_fronts_of_few_seeds_have_no_interval(write_run, tmp_path, seeds: int) -
         for gamma in (0, 1):
             write_run(f"{gamma}-{seed}", seed=seed, settings={"memory_strength": gamma})
     results = load_results(tmp_path)
-    front = find_front(results.methods, None)
+    front = find_fronts(results.methods, [])[0]
     sheet = hypervolume_sheet(hypervolumes(results, front, None, None), front.name)
     assert ("[" in sheet.rows[0][3]) == (seeds == 5)
     assert ("Fewer than 5 seeds are not resampled" in sheet.caption) == (seeds == 4)

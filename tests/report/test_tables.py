@@ -4,13 +4,25 @@ from itertools import combinations
 import numpy as np
 import pytest
 from report.conftest import random_matrix, write_three
-from scipy.stats import ttest_rel
+from scipy.stats import linregress, ttest_1samp, ttest_rel
 
 from avalanche_mgem.report import load_results
-from avalanche_mgem.report.comparisons import Baselines, by_accuracy, find_axis, find_baselines, find_front
+from avalanche_mgem.report.comparisons import (
+    Baselines,
+    by_accuracy,
+    find_axis,
+    find_baselines,
+    find_fronts,
+    join_fronts,
+)
 from avalanche_mgem.report.notes import comparison_notes
 from avalanche_mgem.report.statistics import holm
-from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table
+from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table, trends_table
+
+
+def _front(methods):
+    (front,) = find_fronts(methods, [])
+    return front
 
 
 def test_means_over_seeds(results) -> None:
@@ -136,14 +148,16 @@ def test_a_metric_that_a_method_lacks_is_not_compared(write_run, tmp_path) -> No
 
 def test_the_front_is_over_the_memory_strength(results) -> None:
     methods = results.methods
-    front = find_front(methods, None)
+    (front,) = find_fronts(methods, [])
     assert front.settings == ("strategy.memory_strength",)
     assert front.families == {
-        name: [f"{name} memory_strength={value}" for value in (0, 0.5, 1)] for name in ("gem", "dmgem")
+        name: {f"{name} memory_strength={value}": value for value in (0, 0.5, 1)} for name in ("gem", "dmgem")
     }
-    assert find_front(methods.loc[["naive", "gem memory_strength=0"]], None) is None
+    assert join_fronts([front]) is front
+    assert find_fronts(methods.loc[["naive", "gem memory_strength=0"]], []) == []
+    assert join_fronts([]) is None
     with pytest.raises(ValueError, match=r"--front lr: .* settings that do: strategy.memory_strength"):
-        find_front(methods, "lr")
+        find_fronts(methods, ["memory_strength", "lr"])
 
 
 def test_other_settings_make_other_fronts(write_run, tmp_path) -> None:
@@ -151,16 +165,103 @@ def test_other_settings_make_other_fronts(write_run, tmp_path) -> None:
         for gamma in (0, 1):
             write_run(f"{groups}-{gamma}", "dmgem", settings={"num_groups": groups, "memory_strength": gamma})
     methods = load_results(tmp_path).methods
-    assert list(find_front(methods, None).families) == ["dmgem num_groups=2", "dmgem num_groups=4"]
-    assert list(find_front(methods, "num_groups").families) == [
-        "dmgem memory_strength=0",
-        "dmgem memory_strength=1",
-    ]
+    assert list(find_fronts(methods, [])[0].families) == ["dmgem num_groups=2", "dmgem num_groups=4"]
+    both = find_fronts(methods, ["num_groups", "memory_strength", "num_groups"])
+    assert [front.name for front in both] == ["num_groups", "memory_strength"]
+    assert list(both[0].families) == ["dmgem memory_strength=0", "dmgem memory_strength=1"]
+
+
+def test_fronts_over_two_settings_are_compared(write_run, tmp_path) -> None:
+    """The pull of gem and dmgem, and the groups of dmgem: one method is a point of both of its fronts."""
+    for seed in range(5):
+        for gamma in (0, 1):
+            write_run(f"g{gamma}-{seed}", "gem", seed, settings={"memory_strength": gamma, "num_groups": 1})
+        for groups, gamma in ((2, 0), (4, 0), (2, 1)):
+            settings = {"memory_strength": gamma, "num_groups": groups}
+            write_run(
+                f"d{groups}-{gamma}-{seed}",
+                "dmgem",
+                seed,
+                settings=settings,
+                matrix=random_matrix(seed + 9 * groups),
+            )
+    results = load_results(tmp_path)
+    fronts = find_fronts(results.methods, ["memory_strength", "num_groups"])
+    both = join_fronts(fronts)
+    assert {name: list(values.values()) for name, values in both.families.items()} == {
+        "gem over memory_strength": [0, 1],
+        "dmgem num_groups=2 over memory_strength": [0, 1],
+        "dmgem memory_strength=0 over num_groups": [2, 4],
+    }
+    assert (both.name, both.names) == ("memory_strength", "memory_strength or num_groups")
+    # Each front has the area that it has alone from the same point.
+    volumes = hypervolumes(results, both, "gem over memory_strength", (0.5, -0.5)).table.set_index("front")
+    for front in fronts:
+        alone = hypervolumes(results, front, None, (0.5, -0.5)).table.set_index("front")["hypervolume"]
+        for name in front.curves:
+            assert volumes.loc[f"{name} over {front.name}", "hypervolume"] == alone[name]
+    differences = volumes["hypervolume"] - volumes.loc["gem over memory_strength", "hypervolume"]
+    assert volumes["difference"].drop("gem over memory_strength").tolist() == pytest.approx(
+        differences.drop("gem over memory_strength").tolist()
+    )
+
+
+def _sizes(write_run, root, seeds: int = 6, sizes: tuple[object, ...] = (8, 32, 64)):
+    """Runs of two strategies over a setting; accuracies are random."""
+    for seed in range(seeds):
+        for place, (strategy, size) in enumerate((s, n) for s in ("gem", "dmgem") for n in sizes):
+            write_run(
+                f"{strategy}{size}-{seed}", strategy, seed, settings={"patterns_per_exp": size},
+                matrix=random_matrix(97 * seed + place),
+            )  # fmt: skip
+    return load_results(root)
+
+
+def test_a_trend_is_the_slope_of_the_difference(write_run, tmp_path) -> None:
+    """Against SciPy: a regression at each seed, and the test of its slopes against 0."""
+    results = _sizes(write_run, tmp_path)
+    axis = find_axis(results.methods, ["patterns_per_exp"])
+    of = find_baselines(results.methods, axis, "gem").of
+    table = trends_table(results, axis, of)
+    assert table["methods"].tolist() == ["dmgem"] * 3
+    assert set(table["baseline"]) == {"gem"}
+    assert set(table["values"]) == {"8 32 64"}
+    wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
+    for row in table.to_dict("records"):
+        slopes = []
+        for _, runs in wide[row["metric"]].iterrows():
+            gains = [
+                runs[f"dmgem patterns_per_exp={n}"] - runs[f"gem patterns_per_exp={n}"] for n in (8, 32, 64)
+            ]
+            slopes.append(linregress([3, 5, 6], gains).slope)
+        expected = ttest_1samp(slopes, 0)
+        assert row["slope"] == pytest.approx(np.mean(slopes))
+        assert row["p"] == row["p_corrected"] == pytest.approx(expected.pvalue)
+        interval = expected.confidence_interval()
+        assert row["half_width"] == pytest.approx((interval.high - interval.low) / 2)
+        assert row["n"] == 6
+
+
+@pytest.mark.parametrize("sizes", [(8, 32), (8, None, "all"), (0, 8, 32), (False, True, 8, 32)], ids=str)
+def test_two_numbers_make_no_trend(write_run, tmp_path, sizes) -> None:
+    """Nor what is not a positive number."""
+    results = _sizes(write_run, tmp_path, 2, sizes)
+    axis = find_axis(results.methods, ["patterns_per_exp"])
+    assert len(trends_table(results, axis, find_baselines(results.methods, axis, "gem").of)) == 0
+
+
+def test_a_baseline_of_another_value_makes_no_trend(write_run, tmp_path) -> None:
+    results = _sizes(write_run, tmp_path, 2)
+    axis = find_axis(results.methods, ["patterns_per_exp"])
+    for baseline in ("patterns_per_exp=8", "gem patterns_per_exp=8"):
+        of = find_baselines(results.methods, axis, baseline).of
+        assert len(of) > 0
+        assert len(trends_table(results, axis, of)) == 0
 
 
 def test_baselines_are_of_the_same_value(results) -> None:
     methods = results.methods
-    front = find_front(methods, None)
+    front = _front(methods)
     same = {f"dmgem memory_strength={value}": f"gem memory_strength={value}" for value in (0, 0.5, 1)}
     assert find_baselines(methods, front, None).of == find_baselines(methods, front, "gem").of == same
     one = find_baselines(methods, front, "gem memory_strength=1").of
@@ -200,9 +301,14 @@ def test_an_axis_has_other_names_in_other_strategies(write_run, tmp_path) -> Non
     assert axis.settings == ("strategy.patterns_per_step", "strategy.plugins.replay.batch_size_mem")
     assert axis.name == "patterns_per_step"
     assert axis.curves == {
-        "replay": ["replay batch_size_mem=8", "replay batch_size_mem=64"],
-        "gem memory_strength=0": [f"gem memory_strength=0 patterns_per_step={n}" for n in (8, "null")],
-        "gem memory_strength=1": [f"gem memory_strength=1 patterns_per_step={n}" for n in (8, "null")],
+        "replay": {f"replay batch_size_mem={n}": n for n in (8, 64)},
+        **{
+            f"gem memory_strength={gamma}": {
+                f"gem memory_strength={gamma} patterns_per_step={word}": n
+                for word, n in ((8, 8), ("null", None))
+            }
+            for gamma in (0, 1)
+        },
     }
     with pytest.raises(
         ValueError, match=r"^--over lr: it does not vary within a strategy; settings that do: "
@@ -216,7 +322,7 @@ def test_fronts_without_a_common_seed_have_no_hypervolume(write_run, tmp_path) -
     for seed in (0, 1):
         write_run(f"run{seed}", seed=seed, settings={"memory_strength": seed})
     results = load_results(tmp_path)
-    front = find_front(results.methods, None)
+    front = _front(results.methods)
     assert hypervolumes(results, front, None, None) is None
     notes = comparison_notes(results, Baselines({}), front, None)
     assert any("there are no hypervolumes" in note for note in notes)
@@ -224,7 +330,7 @@ def test_fronts_without_a_common_seed_have_no_hypervolume(write_run, tmp_path) -
 
 def test_without_a_baseline_of_its_value_a_method_has_none(results) -> None:
     methods = results.methods.drop("gem memory_strength=0.5")
-    compared = find_baselines(methods, find_front(methods, None), "gem").of
+    compared = find_baselines(methods, _front(methods), "gem").of
     assert list(compared) == ["dmgem memory_strength=0", "dmgem memory_strength=1"]
 
 
@@ -268,7 +374,7 @@ def test_every_name_that_an_error_lists_is_a_baseline(write_run, tmp_path) -> No
             write_run(f"{place}-{gamma}", name, settings={"memory_strength": gamma})
     methods = load_results(tmp_path).methods
     with pytest.raises(ValueError, match="give one of ") as error:
-        find_baselines(methods, find_front(methods, None), "absent")
+        find_baselines(methods, _front(methods), "absent")
     listed = shlex.split(str(error.value).partition("give one of ")[2].removesuffix(", or all for all pairs"))
     names = [name.removesuffix(",") for name in listed]
     assert names == methods.index.tolist()
@@ -284,7 +390,7 @@ def test_hypervolumes_of_single_points_are_rectangles(write_run, tmp_path) -> No
             matrix = np.array([[0.0, 0.0], [learnt, 0.0], [learnt - 0.2 + 0.1 * gamma, learnt]])
             write_run(f"{seed}-{gamma}", "gem", seed, matrix=matrix, settings={"memory_strength": gamma})
     results = load_results(tmp_path)
-    front = find_front(results.methods, None)
+    front = _front(results.methods)
     row = hypervolumes(results, front, "gem", (0.25, -1.0)).table.iloc[0]
     assert row["hypervolume"] == pytest.approx((0.82 - 0.25) * (1 - 0.1))
     assert (row["points"], row["non_dominated"], row["seeds"]) == (2, 1, "0 1 2 3 4")
@@ -298,7 +404,7 @@ def test_hypervolumes_of_single_points_are_rectangles(write_run, tmp_path) -> No
 def test_hypervolumes_take_the_seeds_that_all_have(sweep, write_run) -> None:
     write_run("sweep/more", "gem", 7, settings={"memory_strength": 0})
     results = load_results(sweep)
-    volumes = hypervolumes(results, find_front(results.methods, None), "gem", None)
+    volumes = hypervolumes(results, _front(results.methods), "gem", None)
     assert (volumes.seeds, volumes.left_out) == ([0, 1, 2], [7])
     table = volumes.table.set_index("front")
     assert table.loc["dmgem", "difference"] == pytest.approx(
