@@ -1,7 +1,7 @@
 """Episodic memory: a few samples of each past experience, and the groups into which d-mGEM splits them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Integral
 from typing import Any, Literal
@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from avalanche_mgem.memory._draws import Draw, Draws, Index
 from avalanche_mgem.memory._fingerprint import fingerprint
-from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, check_classes, check_grouping, split
+from avalanche_mgem.memory._grouping import GROUPINGS, Grouping, check_classes, check_grouping
 from avalanche_mgem.memory._groups import MemoryGroups, MixedGroups, StepGroups, joined
+from avalanche_mgem.memory._slot import Slot, of_least_priority, only_tasks
 from avalanche_mgem.memory._storage import (
     Batch,
     Collate,
@@ -23,7 +23,6 @@ from avalanche_mgem.memory._storage import (
     StoredSamples,
     Unpack,
     UnreadSamples,
-    mapped,
     unpacked,
 )
 
@@ -32,31 +31,6 @@ MemoryTransform = Literal["eval", "train", "frozen"]
 MEMORY_TRANSFORMS = ("eval", "train", "frozen")
 
 _LEAST = {"seed": 0, "patterns_per_step": 1, "experiences_per_step": 1}
-
-
-@dataclass(eq=False)
-class _Slot:
-    """The memory of one experience."""
-
-    key: str  # the experience's fingerprint
-    experience: int
-    priorities: npt.NDArray[np.float64]  # the samples with the least random priorities stay
-    samples: Samples
-    groups: Tensor | None = None  # group id of each sample, drawn when first needed
-    split_by: tuple[int, str] | None = None  # number of groups and grouping
-
-    @property
-    def order(self) -> Index:
-        """The places of its samples, ordered by group."""
-        assert self.groups is not None
-        return np.argsort(self.groups.numpy(), kind="stable")
-
-    def cut(self, n: int) -> "_Slot":
-        """It with at most ``n`` of its samples; those of fewer are split into groups anew."""
-        if len(self.priorities) <= n:
-            return self
-        keep = _of_least_priority(self.priorities, n)
-        return replace(self, priorities=self.priorities[keep], samples=self.samples.take(keep), groups=None)
 
 
 @dataclass
@@ -114,7 +88,7 @@ class EpisodicMemory:
     mem_size: int | None = None
     collate_fn: Collate | None = field(default=None, repr=False)
     unpack: Unpack = field(default=unpacked, repr=False)
-    _slots: list[_Slot] = field(default_factory=list, repr=False)
+    _slots: list[Slot] = field(default_factory=list, repr=False)
     _generators: tuple[np.random.Generator, np.random.Generator] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,12 +142,12 @@ class EpisodicMemory:
             priorities, old = slot.priorities, slot.samples
         share = self._share(len(self) + (slot is None))
         new = self._generator().random(len(dataset))
-        keep = _of_least_priority(np.concatenate([priorities, new]), share)
+        keep = of_least_priority(np.concatenate([priorities, new]), share)
         kept_old, kept_new = keep[keep < len(priorities)], keep[keep >= len(priorities)] - len(priorities)
         if len(keep) == 0:
             return
         number = len(self) if experience is None else experience
-        updated = _Slot(
+        updated = Slot(
             key=key,
             experience=number if slot is None or experience is not None else slot.experience,
             priorities=np.concatenate([priorities[kept_old], new[kept_new]]),
@@ -220,7 +194,7 @@ class EpisodicMemory:
         check_grouping(batch[1], kept, self.num_groups, self.grouping, where)
         if self.grouping == "label" and past:
             check_classes(dataset, self.num_groups, where)
-        return MemoryGroups(*batch, (n,), ((0, 0),), _tasks(batch[2], (n,)))
+        return MemoryGroups(*batch, (n,), ((0, 0),), only_tasks(batch[2], (n,)))
 
     def _smallest_group(self, kept: int, past: int) -> int:
         """The samples of the smallest group of a step, at least one, where groups are of equal size."""
@@ -245,8 +219,8 @@ class EpisodicMemory:
             return MemoryGroups(torch.empty(0), torch.empty(0), None, (), (), ())
         stored = [slot.samples.read(self._next_seed(slot), self._reading) for slot in slots]
         for slot, batch in zip(slots, stored, strict=True):
-            self._group(slot, batch)
-        groups = joined([self._ordered(*one) for one in zip(slots, stored, strict=True)])
+            slot.split(batch, num_groups=self.num_groups, grouping=self.grouping, generator=self._generator())
+        groups = joined([slot.grouped(batch) for slot, batch in zip(slots, stored, strict=True)])
         return groups.to(torch.device(device))
 
     def steps(
@@ -331,39 +305,15 @@ class EpisodicMemory:
             generator=self._generator(of_draws=True),
         )
 
-    def _others(self, but: str | None) -> list[_Slot]:
+    def _others(self, but: str | None) -> list[Slot]:
         return [slot for slot in self._slots if slot.key != but]
 
-    def _find(self, key: str) -> _Slot | None:
+    def _find(self, key: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.key == key), None)
 
     @property
     def _reading(self) -> Reading:
         return Reading(self.collate_fn, self.unpack)
-
-    def _group(self, slot: _Slot, batch: Batch) -> None:
-        """Splits a slot's samples into groups: once, and again where other groups are asked for."""
-        split_by = self.num_groups, "a function" if callable(self.grouping) else self.grouping
-        if slot.groups is None or slot.split_by != split_by:
-            slot.groups = split(
-                batch[0],
-                batch[1],
-                len(slot.priorities),
-                num_groups=self.num_groups,
-                grouping=self.grouping,
-                generator=self._generator(),
-                where=f"the memory of experience {slot.experience}",
-            )
-            slot.split_by = split_by
-
-    def _ordered(self, slot: _Slot, batch: Batch) -> MemoryGroups:
-        """The groups of one experience."""
-        assert slot.groups is not None
-        rows = torch.from_numpy(slot.order)
-        x, y, labels = mapped(lambda part: part[rows], batch)
-        sizes = tuple(torch.bincount(slot.groups, minlength=self.num_groups).tolist())
-        origins = tuple((slot.experience, group) for group in range(self.num_groups))
-        return MemoryGroups(x, y, labels, sizes, origins, _tasks(labels, sizes))
 
     def _merged(self, old: Any, kept_old: Index, dataset: Any, kept_new: Index) -> Samples:
         """The kept ones of a slot's samples (None if it begins) and of a dataset, as a slot holds them."""
@@ -389,24 +339,11 @@ class EpisodicMemory:
             self._generators = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         return self._generators[of_draws]
 
-    def _next_seed(self, slot: _Slot | None = None) -> int:
+    def _next_seed(self, slot: Slot | None = None) -> int:
         """A seed for reading samples; samples that were read already need none."""
         if slot is not None and isinstance(slot.samples, StoredSamples):
             return 0
         return int(self._generator().integers(2**32))
-
-
-def _of_least_priority(priorities: npt.NDArray[np.float64], n: int) -> Index:
-    """The places of at most ``n`` samples, in their order."""
-    return np.sort(np.argsort(priorities)[:n])
-
-
-def _tasks(task_labels: Tensor | None, sizes: Sequence[int]) -> tuple[int | None, ...]:
-    """The only task label of each group, or None."""
-    if task_labels is None:
-        return (None,) * len(sizes)
-    found = [torch.unique(part).tolist() for part in torch.split(task_labels, list(sizes))]
-    return tuple(labels[0] if len(labels) == 1 else None for labels in found)
 
 
 def checked_integer(name: str, value: Any, *, at_least: int) -> int:
