@@ -16,7 +16,7 @@ from avalanche_mgem.report.methods import (
     label_methods,
 )
 from avalanche_mgem.report.style import rank
-from avalanche_mgem.runs import ABSENT, COSTS, METRICS, Run, sort_key, text
+from avalanche_mgem.runs import ABSENT, COSTS, GAP_METRICS, METRICS, Run, sort_key, text
 
 _LISTED = 6  # differing keys in an error: a whole model would fill the screen
 
@@ -28,7 +28,8 @@ class Results:
     Attributes:
         runs: a row for each complete run: ``path``, ``strategy``, ``method``, ``seed``, ``benchmark``; the
             metrics ``acc``, ``bwd``, ``la``, ``fwt``, ``forgetting`` as fractions; ``seconds_train``,
-            ``seconds_eval``, ``seconds_data``, ``peak_memory_mb`` in MiB; and the settings that differ.
+            ``seconds_eval``, ``seconds_data``, ``peak_memory_mb`` in MiB; those of ``GAP_METRICS`` that some
+            run has, as means over its experiences; and the settings that differ.
         matrices: a row for each measured accuracy: ``run`` (index of ``runs``), ``after`` (the number of
             experiences that the model has been trained on, 0 for the untrained one), ``experience`` (tested,
             from 0), ``accuracy``.
@@ -51,6 +52,11 @@ class Results:
     protocol: dict[str, Any]
     environments: pd.DataFrame
     is_busy: bool = False
+
+    @property
+    def gap(self) -> tuple[str, ...]:
+        """The measures of the generalisation gap that some run has."""
+        return tuple(name for name in GAP_METRICS if name in self.runs)
 
     def __repr__(self) -> str:
         runs, methods, incomplete = map(len, (self.runs, self.methods, self.incomplete))
@@ -168,6 +174,8 @@ def _runs_frame(
     runs: Sequence[Run], names: Sequence[str], settings: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     keys = differing(settings)
+    gaps = [_gaps(run) for run in runs]
+    gap = [name for name in GAP_METRICS if any(name in means for means in gaps)]
     rows = [
         {
             "path": str(run.path),
@@ -176,12 +184,21 @@ def _runs_frame(
             "seed": run.seed,
             "benchmark": run.benchmark,
             **run.numbers,
+            **means,
             **{key: chosen.get(key) for key in keys},
         }
-        for run, name, chosen in zip(runs, names, settings, strict=True)
+        for run, name, means, chosen in zip(runs, names, gaps, settings, strict=True)
     ]
-    columns = ["path", "strategy", "method", "seed", "benchmark", *METRICS, *COSTS, *keys]
+    columns = ["path", "strategy", "method", "seed", "benchmark", *METRICS, *COSTS, *gap, *keys]
     return pd.DataFrame(rows, columns=columns).rename_axis(index="run")
+
+
+def _gaps(run: Run) -> dict[str, float]:
+    """The means over experiences of what was measured of the generalisation gap."""
+    if run.constraints is None:
+        return {}
+    means = run.constraints.reindex(columns=list(GAP_METRICS)).mean().dropna()
+    return {str(name): float(mean) for name, mean in means.items()}
 
 
 def _methods_frame(

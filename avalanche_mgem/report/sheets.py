@@ -10,10 +10,13 @@ import pandas as pd
 from avalanche_mgem.report.pareto import GENERATOR_SEED, RESAMPLES
 from avalanche_mgem.report.statistics import FEWEST_SEEDS
 from avalanche_mgem.report.tables import SIGNIFICANT, Hypervolumes
-from avalanche_mgem.runs import LABELS, METRICS
+from avalanche_mgem.runs import GAP_METRICS, LABELS, METRICS
 
 _DIGITS = {**dict.fromkeys(METRICS, 3), "seconds_train": 1, "seconds_eval": 1, "peak_memory_mb": 0}
 """The numbers of a table of means, in its order, with the digits after the point."""
+
+_LABELS = {**LABELS, **{name: name for name in GAP_METRICS}}  # axes have room for words
+_GAP_DIGITS = 3
 
 NONE = "-"
 """In a cell without a number."""
@@ -58,13 +61,31 @@ def results_sheet(table: pd.DataFrame) -> Sheet:
     )
 
 
+def gap_sheet(table: pd.DataFrame, measures: Sequence[str]) -> Sheet:
+    """The table of the generalisation gap."""
+    return Sheet(
+        "gap",
+        "Generalisation gap of the constraints (docs/metrics.md): mean over experiences, then mean ± "
+        "half-width of the 95 % interval over n seeds.",
+        ("method", "n", *measures),
+        [
+            (
+                str(row["method"]),
+                str(row["n"]),
+                *(_mean(row[f"{name}_mean"], row[f"{name}_half_width"], _GAP_DIGITS) for name in measures),
+            )
+            for row in rows_of(table)
+        ],
+    )
+
+
 def differences_sheet(table: pd.DataFrame) -> Sheet:
     """The table of paired differences; a star where the corrected p is small, and no p of too few pairs."""
     means = "Paired differences at equal seeds, mean ± half-width of the 95 % interval"
     header = ("metric", "method", "baseline", "n", "difference")
     rows = [
         (
-            LABELS[row["metric"]],
+            _LABELS[row["metric"]],
             str(row["method"]),
             str(row["baseline"]),
             str(row["n"]),
@@ -97,7 +118,7 @@ def trends_sheet(table: pd.DataFrame, setting: str) -> Sheet:
         ("metric", "methods", "baseline", setting, "n", "slope", "p", "corrected p"),
         [
             (
-                LABELS[row["metric"]],
+                _LABELS[row["metric"]],
                 str(row["methods"]),
                 str(row["baseline"]),
                 str(row["values"]),
@@ -131,7 +152,8 @@ def pairs_sheets(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Sheet
     """
     of_metric = {str(metric): rows for metric, rows in table.groupby("metric", sort=False)}
     return {
-        f"{LABELS[metric]} of all pairs": _square(metric, rows, methods) for metric, rows in of_metric.items()
+        f"{_LABELS[metric]} of all pairs": _square(metric, rows, methods)
+        for metric, rows in of_metric.items()
     }
 
 
@@ -144,7 +166,7 @@ def _square(metric: str, table: pd.DataFrame, methods: Sequence[str]) -> Sheet:
         rows.append((f"{place + 1}. {method}", *[""] * (len(methods) - 1 - len(above)), *above))
     return Sheet(
         f"pairs_{metric}",
-        _square_caption(LABELS[metric], table, is_tested, [cell for row in rows for cell in row[1:]]),
+        _square_caption(_LABELS[metric], table, is_tested, [cell for row in rows for cell in row[1:]]),
         ("method", *map(str, range(2, len(methods) + 1))),
         rows,
     )
@@ -196,7 +218,7 @@ def published_sheet(table: pd.DataFrame) -> Sheet:
                 str(row["method"]),
                 row["source"],
                 row["protocol"],
-                LABELS[row["metric"]],
+                _LABELS[row["metric"]],
                 str(row["n"]),
                 _mean(row["mean"], row["half_width"], 3),
                 row["published"],

@@ -14,6 +14,7 @@ from avalanche_mgem.report.statistics import holm, paired_difference
 from avalanche_mgem.runs import ABSENT, COSTS, METRICS, mean_interval, text
 
 COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
+_COMPARED_GAPS = ("gap_violated", "gap_violated_acting")
 SIGNIFICANT = 0.05  # corrected p below
 _FEWEST_OF_TREND = 3  # values: two have a difference, which the table of differences shows
 
@@ -32,12 +33,17 @@ def results_table(results: Results) -> pd.DataFrame:
         is_timed = not (results.is_busy or is_shared[runs.index].any())
         row: dict[str, Any] = {"method": method, "n": len(runs), "seeds": _seeds(runs["seed"])}
         row["is_timed"] = is_timed
-        for name in (*METRICS, *COSTS):
+        for name in (*METRICS, *COSTS, *results.gap):
             counts = is_timed or not name.startswith("seconds_")
             mean = mean_interval(runs[name].dropna().tolist() if counts else [])
             row |= {f"{name}_mean": mean.mean, f"{name}_half_width": mean.half_width}
         rows.append(row)
     return _numbers(pd.DataFrame(rows), "method", "n", "seeds", "is_timed")
+
+
+def _compared(results: Results) -> list[str]:
+    """The numbers of which methods have differences."""
+    return [*COMPARED, *(name for name in _COMPARED_GAPS if name in results.gap)]
 
 
 def _shared_machine(environments: pd.DataFrame) -> "pd.Series[bool]":
@@ -63,7 +69,7 @@ def differences_table(results: Results, compared: Collection[tuple[str, str]]) -
         and ``seeds_left_out``.
     """
     rows = []
-    for metric in COMPARED:
+    for metric in _compared(results):
         values = {
             str(method): dict(zip(runs["seed"], runs[metric], strict=True))
             for method, runs in results.runs.dropna(subset=[metric]).groupby("method", sort=False)
@@ -112,7 +118,7 @@ def trends_table(results: Results, axis: Front, compared: Mapping[str, str]) -> 
     """
     family_of = {method: name for name, values in axis.families.items() for method in values}
     rows = []
-    for metric in COMPARED:
+    for metric in _compared(results):
         by_seed = results.runs.pivot_table(index="seed", columns="method", values=metric)
         lines = {
             name: (both, _slopes(by_seed, both, axis.values))

@@ -28,6 +28,7 @@ from avalanche_mgem.report.results import Results
 from avalanche_mgem.report.sheets import (
     Sheet,
     differences_sheet,
+    gap_sheet,
     hypervolume_sheet,
     pairs_sheets,
     published_sheet,
@@ -129,6 +130,8 @@ def report(
     volumes = _hypervolumes(results, varying, used, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
+    if results.gap:
+        sheets["Generalisation gap"] = gap_sheet(tables["results"], results.gap)
     published = published_table(results, tables["results"])
     if len(published):
         tables["published"] = published

@@ -78,7 +78,7 @@ def test_the_page_has_the_tables_of_the_text_report(made: Report, page: Page) ->
     assert (
         list(page.tables)
         == [sheet.name for sheet in made._sheets]
-        == ["results", "differences", "hypervolumes"]
+        == ["results", "gap", "differences", "hypervolumes"]
     )
     for sheet in made._sheets:
         header, *rows = page.tables[sheet.name]
@@ -143,7 +143,7 @@ def test_what_report_returns(made: Report, results) -> None:
     assert made.tables["results"]["method"].tolist() == made.results.methods.index.tolist()
     assert all(path.is_file() for path in made.figures.values())
     html = made._repr_html_()
-    assert list(Page(html).tables) == ["results", "differences", "hypervolumes"]
+    assert list(Page(html).tables) == ["results", "gap", "differences", "hypervolumes"]
     assert Page(results._repr_html_()).tables["results"][1][0] == "naive"
     assert EVIL not in html
     assert EVIL not in made.results._repr_html_()

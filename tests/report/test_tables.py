@@ -16,6 +16,7 @@ from avalanche_mgem.report.comparisons import (
     join_fronts,
 )
 from avalanche_mgem.report.notes import comparison_notes
+from avalanche_mgem.report.sheets import gap_sheet
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table, trends_table
 
@@ -53,7 +54,7 @@ def test_all_pairs_are_one_family_for_each_metric(results) -> None:
     table = differences_table(results, list(combinations(order, 2)))
     wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
     assert order == sorted(order, key=lambda method: -wide["acc", method].mean())
-    for metric, rows in table.groupby("metric"):
+    for metric, rows in table.query("metric != 'gap_violated'").groupby("metric"):
         pairs = {frozenset(pair) for pair in zip(rows["method"], rows["baseline"], strict=True)}
         assert len(rows) == len(pairs) == 7 * 6 / 2
         tested = rows[rows["p"].notna()]
@@ -215,6 +216,33 @@ def _sizes(write_run, root, seeds: int = 6, sizes: tuple[object, ...] = (8, 32, 
                 matrix=random_matrix(97 * seed + place),
             )  # fmt: skip
     return load_results(root)
+
+
+def test_the_gap_is_a_mean_over_experiences(write_run, tmp_path) -> None:
+    """Empty cells are left out; a method without the measure has no difference in it."""
+    for seed in range(5):
+        rows = ["experience,gap_violated,gap_depth", "1,0.5,0.1", f"2,{seed / 10},0.3"]
+        write_run(f"gem{seed}", "gem", seed, constraints=rows)
+        columns = "experience,gap_violated,gap_depth,gap_violated_acting"
+        rows = [columns, f"1,{seed / 20},0.1,0.25", "2,,,"]
+        write_run(f"dmgem{seed}", "dmgem", seed, constraints=rows)
+        write_run(f"naive{seed}", "naive", seed, constraints=["experience,violated_steps", "1,0.5", "2,0.5"])
+    results = load_results(tmp_path)
+    assert results.gap == ("gap_violated", "gap_depth", "gap_violated_acting")
+    table = results_table(results).set_index("method")
+    assert table.loc["gem", "gap_violated_mean"] == pytest.approx((0.5 + 0.2) / 2)
+    assert table.loc["gem", "gap_depth_mean"] == pytest.approx(0.2)
+    assert table.loc["dmgem", "gap_violated_mean"] == pytest.approx(0.1)
+    assert np.isnan(table.loc["naive", "gap_violated_mean"])
+    rows = gap_sheet(results_table(results), results.gap).rows
+    assert [row[:2] for row in rows] == [("naive", "5"), ("gem", "5"), ("dmgem", "5")]
+    assert rows[0][2:] == ("-", "-", "-")
+    assert rows[2][4] == "0.250 ± 0.000"
+    differences = differences_table(results, [("dmgem", "gem"), ("naive", "gem")])
+    (row,) = differences.query("metric == 'gap_violated'").to_dict("records")
+    assert (row["method"], row["difference"]) == ("dmgem", pytest.approx(0.1 - 0.35))
+    assert "gap_violated_acting" not in set(differences["metric"])  # gem has none to compare with
+    assert "gap_depth" not in set(differences["metric"])  # it says how far, of the same pairs
 
 
 def test_a_trend_is_the_slope_of_the_difference(write_run, tmp_path) -> None:
