@@ -74,7 +74,16 @@ results: $(VENV)/installed
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
 # report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
-REPORTS := q1 q1_rotated q3_permuted q3_permuted_budget q3_rotated q4 q4_equal
+REPORTS := q1 q1_rotated q2 q2_modules q2_groups q3_permuted q3_permuted_budget q3_rotated q4 q4_equal \
+    q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long
+# Question 2: modules and groups as the knob, beside as many values of gamma.
+RUNS_q2 := q2_gamma
+RUNS_q2_modules := q2_gamma q2_modules
+OPTIONS_q2_modules := --front memory_strength,num_modules --baseline gem --where strategy=gem,pmgem \
+    strategy.memory_strength=0,0.05,0.2
+RUNS_q2_groups := q2_gamma q2_groups
+OPTIONS_q2_groups := --front memory_strength,num_groups --baseline gem --where strategy=gem,dmgem \
+    strategy.memory_strength=0,0.02,0.1,0.5
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
@@ -89,6 +98,21 @@ OPTIONS_q4 := --over patterns_per_step,batch_size_mem --baseline patterns_per_st
 RUNS_q4_equal := q4_constraints q4_replay
 OPTIONS_q4_equal := --baseline all --where strategy=gem,replay strategy.memory_strength=0.1,absent \
     strategy.patterns_per_step=64,256,absent strategy.plugins.replay.batch_size_mem=64,256,absent
+# Question 5: samples kept of each experience, beside gem at equal size, at gamma 0 and at 0.1; and what the pull does to gem.
+MEMORY := --over patterns_per_exp --front patterns_per_exp
+RUNS_q5 := q2_gamma q5_constraints q5_replay
+OPTIONS_q5 := $(MEMORY) --where strategy.memory_strength=0,absent
+RUNS_q5_pulled := q2_gamma q5_constraints
+OPTIONS_q5_pulled := $(MEMORY) --where strategy.memory_strength=0.1
+RUNS_q5_pull := q2_gamma q5_constraints
+OPTIONS_q5_pull := $(MEMORY) --baseline memory_strength=0 --where strategy=gem strategy.memory_strength=0,0.1
+# Question 6, without a pull: each structure beside others of its number.
+RUNS_q6_modules := q2_gamma q2_modules q6_modules
+OPTIONS_q6_modules := --baseline all --where strategy=pmgem strategy.memory_strength=0
+RUNS_q6_groups := q2_gamma q2_groups q6_groups
+OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.memory_strength=0 strategy.num_groups=2,4
+RUNS_q6_solver := q2_gamma q6_solver
+OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0,0.1
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
