@@ -82,6 +82,17 @@ class Partition:
             self._signature = signature
         return self._blocks
 
+    def check(self, model: nn.Module) -> None:
+        """Finds what can never divide a model whose layers stay: call it before the first step.
+
+        Which parameters are trainable may change, so whether each is in one module is seen in :meth:`blocks`.
+
+        Raises:
+            ValueError: if there are more modules than layers, or a glob matches no parameter.
+        """
+        if isinstance(self.spec, int) or not (isinstance(self.spec, str) or callable(self.spec)):
+            _named_modules(self.spec, model, [])
+
     def _module_ids(self, model: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> Tensor | None:
         if self.spec == 1:
             return None

@@ -12,6 +12,7 @@ from typing import Any, Self, Unpack
 import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.benchmarks.utils.data_attribute import has_task_labels
+from avalanche.models import DynamicModule
 from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates.problem_type import SupervisedProblem
@@ -170,6 +171,8 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
             check_length(self.projector.memory_strength, len(stream))
             is_last = experience.current_experience == len(stream) - 1
             past = 0 if is_last else len(stream) - 1
+        if not any(isinstance(module, DynamicModule) for module in strategy.model.modules()):
+            self.projector.partition.check(unwrapped(strategy.model))  # one that grows may get more layers
         if strategy.experience is not experience and not strategy.experience.is_first_subexp:
             return
         dataset = samples_of(experience, self.memory.transform)

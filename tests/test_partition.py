@@ -229,6 +229,22 @@ def test_what_is_not_a_partition_is_refused_with_what_is(spec):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
+    [(5, "num_modules=5 but the model has 4 layers"), (["*", "head.*"], "matches no parameter")],
+    ids=str,
+)
+def test_a_check_finds_what_no_freezing_repairs(spec, message):
+    with pytest.raises(ValueError, match=message):
+        Partition(spec).check(network())
+
+
+@pytest.mark.parametrize("spec", [1, 4, "layer", "tensor", "random:3", ["3.*"], lambda model: []], ids=str)
+def test_a_check_leaves_the_rest_to_the_step(spec):
+    """The other layers may be frozen when the first constraint comes, or a function give others then."""
+    Partition(spec).check(network())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
     [
         (5, "num_modules=5 but the model has 4 layers"),
         ("random:96", "num_modules='random:96' but the model has 95 parameters"),

@@ -112,6 +112,23 @@ def test_every_partition_trains_and_follows_a_growing_classifier(num_modules, gr
     assert accuracy(strategy, benchmark.train_stream) > 0.4
 
 
+@pytest.mark.parametrize("growing", [False, True])
+def test_more_modules_than_layers_are_refused_before_training(growing):
+    """A model that grows may have the layers when the first constraint comes."""
+    model = MLP()
+    if growing:
+        model.classifier = IncrementalClassifier(32, 2)
+    seen = []
+    probe = Probe("after_training_exp", lambda strategy: seen.append(strategy.clock.train_exp_counter))
+    with pytest.raises(ValueError, match="num_modules=9 but the model has"):
+        train(
+            lambda **kw: PMGEM(patterns_per_exp=20, num_modules=9, plugins=[probe], **kw),
+            fast_digits(),
+            model,
+        )
+    assert len(seen) == growing
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
