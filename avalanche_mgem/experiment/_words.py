@@ -15,6 +15,8 @@ _OPTIONS = (
     "--help", "--version", "-m", "--multirun", "--config-dir", "--config-name", "--cfg", "--resolve",
     "--package", "--info",
 )  # fmt: skip
+# Hydra would merge the options of a list into one run, whose strategy has no name.
+_LIST_OF_ONE = re.compile(r"\+{0,2}(benchmark|strategy|model|optimizer)=\[(.*)\]")
 _CHANGE = re.compile(r"~[^=~+]|\+{0,2}[^=~+][^=]*=")
 
 
@@ -35,7 +37,8 @@ def arranged(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
         commands: what the first word may be instead of a change.
 
     Raises:
-        UserError: for an option that does not exist, and for a word that is no change.
+        UserError: for an option that does not exist, for a word that is no change, and for a list where a
+            run has one.
     """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
@@ -49,6 +52,7 @@ def arranged(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
             raise UserError(
                 f"cannot read {word!r}: a change is KEY=VALUE, such as seed=3; else {allowed(word, names)}"
             )
+        _refuse_list(word)
     before = list(arguments)
     for word in reversed(rest):
         del before[len(before) - 1 - before[::-1].index(word)]
@@ -60,11 +64,18 @@ def check_changes(words: Sequence[str]) -> None:
     """Checks that each word is a change.
 
     Raises:
-        UserError: for a word that is none.
+        UserError: for a word that is none, and for a list where a run has one.
     """
     for word in words:
         if not isinstance(word, str) or not _CHANGE.match(word):
             raise UserError(f"cannot read {word!r}: a change is KEY=VALUE, such as seed=3")
+        _refuse_list(word)
+
+
+def _refuse_list(word: str) -> None:
+    if found := _LIST_OF_ONE.fullmatch(word):
+        group, options = found.groups()
+        raise UserError(f"{word}: a run has one {group}; mgem -m {group}={options} makes a run for each")
 
 
 def _refuse(message: str) -> NoReturn:

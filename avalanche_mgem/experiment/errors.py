@@ -28,6 +28,10 @@ _OF_HYDRA = (
         r"there is a key \1 already; write \2",
     ),
     (
+        r"Ambiguous value for argument '((?:benchmark|strategy|model|optimizer)=.+)' 1\..*",
+        r"\1 has several values; mgem -m makes a run for each",
+    ),
+    (
         r"Ambiguous value for argument '((.+?)=(.+))' 1\. To use it as a list.*",
         r"\1 has several values; mgem -m makes a run for each, and '\2=[\3]' is a list",
     ),

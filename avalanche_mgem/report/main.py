@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("MGEM_DEBUG", "") not in ("", "0"):
             raise
-        _fail(str(error))
+        _fail(error)
 
 
 def _parser() -> ArgumentParser:
@@ -211,7 +211,7 @@ def _pack(options: Any) -> None:
     print(f"packed {number} runs: {options.pack}", flush=True)  # noqa: T201
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str | Exception) -> NoReturn:
     from avalanche_mgem.runs import one_line  # here: it imports NumPy, for which --help need not wait
 
     sys.stderr.write(f"mgem-report: {one_line(message)}\n")

@@ -1,6 +1,7 @@
 """Texts of others on a terminal: one line, and nothing that a terminal would obey."""
 
 import unicodedata
+from errno import ENOENT
 
 # Control codes, marks that turn the direction of writing, halves of characters, separators of lines.
 _ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -9,9 +10,13 @@ _ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 def one_line(error: BaseException | str) -> str:
     r"""The whole message on one line, without control codes; an error without a message gives its type.
 
+    An operating system's "No such file or directory" without a name is that of a deleted working folder.
+
     >>> one_line("in \x1b[31mred\n  or not")
     'in \\x1b[31mred or not'
     """
+    if isinstance(error, FileNotFoundError) and error.errno == ENOENT and error.filename is None:
+        return "the working folder is not there any more; go to another one"
     words = " ".join(str(error).split())
     return printable(words) or type(error).__name__
 

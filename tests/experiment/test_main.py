@@ -259,6 +259,15 @@ def test_a_mistake_gets_one_line(mgem: Mgem, tmp_path: Path, case: str) -> None:
     assert left == []
 
 
+def test_a_deleted_working_folder_is_named(mgem: Mgem, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = mgem(*SMALL)
+    assert result.status == 2
+    assert result.err == "mgem: the working folder is not there any more; go to another one\n"
+
+
 @pytest.mark.parametrize(
     ("benchmark", "file"),
     [

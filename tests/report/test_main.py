@@ -310,3 +310,11 @@ def test_codes_for_the_terminal_are_written_out(write_run, tmp_path: Path, capsy
     assert "\\x1b[31mdamaged: summary.json" in captured.err
     assert "\x1b" not in refused(capsys, f"{code}absent")
     assert "\x1b" not in refused(capsys, "x", f"--{code}")
+
+
+def test_a_deleted_working_folder_is_named(sweep: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "the working folder is not there any more" in refused(capsys, sweep)
