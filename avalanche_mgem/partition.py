@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from avalanche_mgem.functional import Blocks
 from avalanche_mgem.parameters import trainable_parameters
@@ -86,11 +87,13 @@ class Partition:
         """Finds what can never divide a model whose layers stay: call it before the first step.
 
         Which parameters are trainable may change, so whether each is in one module is seen in :meth:`blocks`.
+        A model with parameters that get their shapes in the first forward pass is not checked.
 
         Raises:
             ValueError: if there are more modules than layers, or a glob matches no parameter.
         """
-        if isinstance(self.spec, int) or not (isinstance(self.spec, str) or callable(self.spec)):
+        is_lazy = any(isinstance(p, UninitializedParameter) for p in model.parameters())
+        if not (is_lazy or isinstance(self.spec, str) or callable(self.spec)):
             _named_modules(self.spec, model, [])
 
     def _module_ids(self, model: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> Tensor | None:

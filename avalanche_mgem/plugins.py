@@ -171,10 +171,10 @@ class MGEMPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[m
             check_length(self.projector.memory_strength, len(stream))
             is_last = experience.current_experience == len(stream) - 1
             past = 0 if is_last else len(stream) - 1
-        if not any(isinstance(module, DynamicModule) for module in strategy.model.modules()):
-            self.projector.partition.check(unwrapped(strategy.model))  # one that grows may get more layers
         if strategy.experience is not experience and not strategy.experience.is_first_subexp:
             return
+        if not any(isinstance(module, DynamicModule) for module in strategy.model.modules()):
+            self.projector.partition.check(unwrapped(strategy.model))  # one that grows may get more layers
         dataset = samples_of(experience, self.memory.transform)
         if len(dataset) == 0:
             return

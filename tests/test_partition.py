@@ -243,6 +243,12 @@ def test_a_check_leaves_the_rest_to_the_step(spec):
     Partition(spec).check(network())
 
 
+@pytest.mark.parametrize("spec", [1, 9, ["nothing"]], ids=str)
+def test_a_check_leaves_lazy_parameters_alone(spec):
+    """They have no shape yet."""
+    Partition(spec).check(nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.LazyLinear(2)))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

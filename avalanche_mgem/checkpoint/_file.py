@@ -12,7 +12,7 @@ from typing import Any
 
 from avalanche_mgem.runs import PREVIOUS, write_whole
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the layout of the file or of what is in it changes."""
 
 _MAGIC = b"avalanche-mgem checkpoint\n"

@@ -16,7 +16,7 @@ _OPTIONS = (
     "--package", "--info",
 )  # fmt: skip
 # Hydra would merge the options of a list into one run, whose strategy has no name.
-_LIST_OF_ONE = re.compile(r"\+{0,2}(benchmark|strategy|model|optimizer)=\[(.*)\]")
+_LIST_OF_ONE = re.compile(r"\+{0,2}(benchmark|strategy|model|optimizer)=\s*\[(.*)")
 _CHANGE = re.compile(r"~[^=~+]|\+{0,2}[^=~+][^=]*=")
 
 
@@ -74,8 +74,10 @@ def check_changes(words: Sequence[str]) -> None:
 
 def _refuse_list(word: str) -> None:
     if found := _LIST_OF_ONE.fullmatch(word):
-        group, options = found.groups()
-        raise UserError(f"{word}: a run has one {group}; mgem -m {group}={options} makes a run for each")
+        group, rest = found.groups()
+        options = ",".join(re.findall(r"[^\s,\[\]]+", rest))
+        advice = f"; mgem -m {group}={options} makes a run for each" if options else ""
+        raise UserError(f"{word}: a run has one {group}{advice}")
 
 
 def _refuse(message: str) -> NoReturn:

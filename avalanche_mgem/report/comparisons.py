@@ -48,7 +48,7 @@ class Front:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The setting's value in each of the methods."""
+        """The setting's value in each of the methods, of several settings any."""
         return {method: value for values in self.families.values() for method, value in values.items()}
 
 
@@ -72,6 +72,12 @@ def find_fronts(methods: pd.DataFrame, settings: Sequence[str]) -> list[Front]:
     return [_along(methods, (key,)) for key in wanted]
 
 
+def front_of_baseline(fronts: Sequence[Front], baseline: str | None) -> Front | None:
+    """The first of some fronts in which the baseline is a family, or else the first."""
+    wanted = baseline or _DEFAULT_BASELINE
+    return next((front for front in fronts if wanted in front.families), fronts[0] if fronts else None)
+
+
 def join_fronts(fronts: Sequence[Front]) -> Front | None:
     """The curves of several settings side by side, each named by its setting too.
 
@@ -80,8 +86,11 @@ def join_fronts(fronts: Sequence[Front]) -> Front | None:
     """
     if len(fronts) < 2:
         return fronts[0] if fronts else None
+    names = [front.name for front in fronts]
     families = {
-        f"{name} over {front.name}": values for front in fronts for name, values in front.curves.items()
+        f"{name} over {front.name if names.count(front.name) == 1 else front.settings[0]}": values
+        for front in fronts
+        for name, values in front.curves.items()
     }
     return Front(tuple(front.settings[0] for front in fronts), families)
 
@@ -208,6 +217,13 @@ def find_baselines(methods: pd.DataFrame, front: Front | None, baseline: str | N
     }
     rule = f"Each method is compared with the baseline of the same {front.name}." if len(by_value) > 1 else ""
     return Baselines(of, "" if of else f"no other method has a {front.name} of {wanted}'s", rule)
+
+
+def family_of_baselines(front: Front, baselines: Baselines) -> str | None:
+    """The name of the family that has all baselines: of several the one with the fewest compared methods."""
+    used = baselines.used
+    names = [name for name, values in front.curves.items() if used and used.issubset(values)]
+    return min(names, key=lambda name: len(baselines.of.keys() & front.curves[name].keys()), default=None)
 
 
 def _at_value(along: Front, wanted: str) -> Baselines:

@@ -61,17 +61,25 @@ def results_sheet(table: pd.DataFrame) -> Sheet:
     )
 
 
-def gap_sheet(table: pd.DataFrame, measures: Sequence[str]) -> Sheet:
-    """The table of the generalisation gap."""
+def gap_sheet(table: pd.DataFrame, runs: pd.DataFrame, measures: Sequence[str]) -> Sheet:
+    """The table of the generalisation gap.
+
+    Args:
+        table: of means, from :func:`~avalanche_mgem.report.tables.results_table`.
+        runs: ``Results.runs``.
+        measures: ``Results.gap``.
+    """
+    n = runs.set_index("method")[list(measures)].notna().any(axis=1).groupby(level="method").sum()
     return Sheet(
         "gap",
-        "Generalisation gap of the constraints (docs/metrics.md): mean over experiences, then mean ± "
-        "half-width of the 95 % interval over n seeds.",
+        "Generalisation gap of the constraints (docs/metrics.md): mean over the experiences in which it "
+        "could be measured, then mean ± half-width of the 95 % interval over n seeds. Differences are over "
+        "the experiences that both have.",
         ("method", "n", *measures),
         [
             (
                 str(row["method"]),
-                str(row["n"]),
+                str(n[row["method"]]),
                 *(_mean(row[f"{name}_mean"], row[f"{name}_half_width"], _GAP_DIGITS) for name in measures),
             )
             for row in rows_of(table)
@@ -108,26 +116,32 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
 
 
 def trends_sheet(table: pd.DataFrame, setting: str) -> Sheet:
-    """The table of how differences change with a setting."""
+    """The table of how differences change with a setting; no p of too few seeds."""
+    what = (
+        f"Change of the paired difference to the baseline each time {setting} doubles: slope of the "
+        f"least-squares line over log2({setting}) at each seed, mean ± half-width of the 95 % interval"
+    )
+    header = ("metric", "methods", "baseline", setting, "n", "slope")
+    rows = [
+        (
+            _LABELS[row["metric"]],
+            str(row["methods"]),
+            str(row["baseline"]),
+            str(row["values"]),
+            str(row["n"]),
+            _mean(row["slope"], row["half_width"], 4, sign="+"),
+        )
+        for row in rows_of(table)
+    ]
+    if not (table["n"] >= FEWEST_SEEDS).any():
+        caption = f"{what}. Fewer than {FEWEST_SEEDS} seeds are not tested, so there is no p."
+        return Sheet("trends", caption, header, rows, texts=4)
     return Sheet(
         "trends",
-        f"Change of the paired difference to the baseline each time {setting} doubles: slope of the "
-        f"least-squares line over log2({setting}) at each seed, mean ± half-width of the 95 % interval; p of "
-        f"the paired t-test, and corrected by Holm over the tests of a metric. "
+        f"{what}; p of the paired t-test, and corrected by Holm over the tests of a metric. "
         f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} seeds, or equal slopes.",
-        ("metric", "methods", "baseline", setting, "n", "slope", "p", "corrected p"),
-        [
-            (
-                _LABELS[row["metric"]],
-                str(row["methods"]),
-                str(row["baseline"]),
-                str(row["values"]),
-                str(row["n"]),
-                _mean(row["slope"], row["half_width"], 4, sign="+"),
-                *_tested(row),
-            )
-            for row in rows_of(table)
-        ],
+        (*header, "p", "corrected p"),
+        [(*shown, *_tested(row)) for shown, row in zip(rows, rows_of(table), strict=True)],
         texts=4,
     )
 

@@ -57,7 +57,8 @@ def _shared_machine(environments: pd.DataFrame) -> "pd.Series[bool]":
 def differences_table(results: Results, compared: Collection[tuple[str, str]]) -> pd.DataFrame:
     """Paired differences of methods at equal seeds, p corrected by Holm for each metric.
 
-    The tests of one metric are one family. Fewer than five seeds are not tested.
+    The tests of one metric are one family. Fewer than five seeds are not tested. Measures of the
+    generalisation gap are compared over those experiences that both runs of a seed have.
 
     Args:
         results: all runs.
@@ -70,12 +71,9 @@ def differences_table(results: Results, compared: Collection[tuple[str, str]]) -
     """
     rows = []
     for metric in _compared(results):
-        values = {
-            str(method): dict(zip(runs["seed"], runs[metric], strict=True))
-            for method, runs in results.runs.dropna(subset=[metric]).groupby("method", sort=False)
-        }
+        values = _values(results, metric)
         pairs = [(method, other) for method, other in compared if method in values and other in values]
-        differences = [paired_difference(values[method], values[other]) for method, other in pairs]
+        differences = [paired_difference(*_of_both(values, pair)) for pair in pairs]
         corrected = holm([difference.p for difference in differences])
         for (method, other), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
             mean = difference.difference
@@ -98,6 +96,27 @@ def differences_table(results: Results, compared: Collection[tuple[str, str]]) -
     return _numbers(pd.DataFrame(rows, columns=columns), *texts)
 
 
+def _values(results: Results, metric: str) -> pd.DataFrame:
+    """The values of each method that has some, in a row for each seed; of a gap, for each experience too."""
+    if metric in results.gap:
+        rows = results.constraints.join(results.runs[["method", "seed"]], on="run")
+        index = ["seed", "experience"]
+    else:
+        rows, index = results.runs, ["seed"]
+    return rows.dropna(subset=[metric]).set_index([*index, "method"])[metric].unstack("method")
+
+
+def _of_both(values: pd.DataFrame, pair: tuple[str, str]) -> tuple[dict[int, float], dict[int, float]]:
+    """Two methods' values by seed, over the rows that both have; over all where one alone has the seed."""
+    both = values[list(pair)].dropna().groupby("seed").mean()
+    alone = [values[name].dropna().groupby("seed").mean() for name in pair]
+    ours, theirs = (
+        {**own.drop(index=other.index, errors="ignore").to_dict(), **both[name].to_dict()}
+        for name, own, other in zip(pair, alone, reversed(alone), strict=True)
+    )
+    return ours, theirs
+
+
 def trends_table(results: Results, axis: Front, compared: Mapping[str, str]) -> pd.DataFrame:
     """How the paired differences to a baseline change with a setting: their slope over its binary logarithm.
 
@@ -114,38 +133,40 @@ def trends_table(results: Results, axis: Front, compared: Mapping[str, str]) -> 
         A row for each metric and family: ``metric``, ``methods`` (the family's name), ``baseline`` (the name
         of its baselines' family), ``values`` of the setting, ``n`` seeds that all these methods have,
         ``slope`` (change of the difference each time the setting doubles), ``half_width``, ``p``,
-        ``p_corrected`` and ``seeds``.
+        ``p_corrected``, ``seeds`` and ``seeds_left_out``.
     """
     family_of = {method: name for name, values in axis.families.items() for method in values}
+    pairs = {
+        name: both
+        for name, values in axis.curves.items()
+        if len(both := _pairs_of_equal_value(values, axis.values, compared)) >= _FEWEST_OF_TREND
+    }
     rows = []
     for metric in _compared(results):
-        by_seed = results.runs.pivot_table(index="seed", columns="method", values=metric)
-        lines = {
-            name: (both, _slopes(by_seed, both, axis.values))
-            for name, values in axis.curves.items()
-            if len(both := _pairs_of_equal_value(values, axis.values, compared)) >= _FEWEST_OF_TREND
-        }
-        differences = [paired_difference(ours, theirs) for _, (ours, theirs) in lines.values()]
-        corrected = holm([difference.p for difference in differences])
-        for (name, (both, _)), difference, p_corrected in zip(
-            lines.items(), differences, corrected, strict=True
-        ):
+        values = _values(results, metric)
+        slopes = {name: _slopes(values, both, axis.values) for name, both in pairs.items()}
+        differences = {name: paired_difference(*sides) for name, sides in slopes.items() if sides[0]}
+        corrected = holm([difference.p for difference in differences.values()])
+        for (name, difference), p_corrected in zip(differences.items(), corrected, strict=True):
+            present = values.reindex(columns=[method for both in pairs[name] for method in both])
+            every = {int(seed) for seed in present.dropna(how="all").index.get_level_values("seed")}
             rows.append(
                 {
                     "metric": metric,
                     "methods": name,
-                    "baseline": family_of[both[0][1]],
-                    "values": " ".join(text(axis.values[method]) for method, _ in both),
+                    "baseline": family_of[pairs[name][0][1]],
+                    "values": " ".join(text(axis.values[method]) for method, _ in pairs[name]),
                     "n": difference.difference.n,
                     "slope": difference.difference.mean,
                     "half_width": difference.difference.half_width,
                     "p": difference.p,
                     "p_corrected": p_corrected,
                     "seeds": _seeds(difference.seeds),
+                    "seeds_left_out": _seeds(sorted(every.difference(difference.seeds))),
                 }
             )
-    texts = ["metric", "methods", "baseline", "values", "n", "seeds"]
-    columns = [*texts[:5], "slope", "half_width", "p", "p_corrected", "seeds"]
+    texts = ["metric", "methods", "baseline", "values", "n", "seeds", "seeds_left_out"]
+    columns = [*texts[:5], "slope", "half_width", "p", "p_corrected", *texts[5:]]
     return _numbers(pd.DataFrame(rows, columns=columns), *texts)
 
 
@@ -162,14 +183,19 @@ def _pairs_of_equal_value(
 
 
 def _slopes(
-    by_seed: pd.DataFrame, pairs: list[tuple[str, str]], values: Mapping[str, Any]
+    values: pd.DataFrame, pairs: list[tuple[str, str]], setting: Mapping[str, Any]
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """At each seed the slopes of both sides of the pairs over log2 of the values."""
-    doublings = np.log2([float(values[method]) for method, _ in pairs])
+    """The slopes of both sides of the pairs over log2 of the setting, at each seed that all methods have."""
+    doublings = np.log2([float(setting[method]) for method, _ in pairs])
     doublings -= doublings.mean()
     weights = doublings / (doublings**2).sum()
-    sides = (by_seed.reindex(columns=list(side)).dropna() for side in zip(*pairs, strict=True))
-    ours, theirs = (dict(zip(side.index, side.to_numpy() @ weights, strict=True)) for side in sides)
+    every = list({method: None for both in pairs for method in both})
+    common = values.reindex(columns=every).dropna().groupby("seed").mean()
+    levels = [common[list(side)].to_numpy() for side in zip(*pairs, strict=True)]
+    # Less the first value: what is the same everywhere then has a slope of exactly 0.
+    ours, theirs = (
+        dict(zip(common.index, (level - level[:, :1]) @ weights, strict=True)) for level in levels
+    )
     return ours, theirs
 
 

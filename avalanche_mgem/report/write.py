@@ -11,11 +11,14 @@ import pandas as pd
 from avalanche_mgem.report._document import as_markdown, document
 from avalanche_mgem.report.comparisons import (
     ALL_PAIRS,
+    Baselines,
     Front,
     by_accuracy,
+    family_of_baselines,
     find_axis,
     find_baselines,
     find_fronts,
+    front_of_baseline,
     join_fronts,
 )
 from avalanche_mgem.report.figures import write_figures
@@ -81,7 +84,7 @@ def report(
     baseline: str | None = None,
     front: str | Sequence[str] = (),
     reference: tuple[float, float] | None = None,
-    over: Sequence[str] = (),
+    over: str | Sequence[str] = (),
     busy: bool = False,
     html: bool = False,
     command: str = "report",
@@ -97,7 +100,7 @@ def report(
             varies compares each method with the same one at that value. ``"all"`` compares all pairs of
             methods, and is the name of no baseline.
         front: a setting that varies within a strategy, or several, of which each has fronts of its own; none
-            takes the memory strength if it does. Baselines of equal value are along the first.
+            takes the memory strength if it does.
         reference: LA and BWD from which the areas of fronts are counted; None: the smallest means.
         over: a setting that varies, for a figure of what it does; several are one axis, where strategies call
             it otherwise.
@@ -120,18 +123,15 @@ def report(
     results = load_results(*runs, where=where, busy=busy)
     fronts = find_fronts(results.methods, [front] if isinstance(front, str) else front)
     varying = join_fronts(fronts)
-    axis = find_axis(results.methods, over) if over else None
-    baselines = (
-        None
-        if baseline == ALL_PAIRS
-        else find_baselines(results.methods, fronts[0] if fronts else None, baseline)
-    )
+    axis = find_axis(results.methods, [over] if isinstance(over, str) else over) if over else None
+    along = front_of_baseline(fronts, baseline)
+    baselines = None if baseline == ALL_PAIRS else find_baselines(results.methods, along, baseline)
     used = set() if baselines is None else baselines.used
-    volumes = _hypervolumes(results, varying, used, reference)
+    volumes = _hypervolumes(results, varying, baselines, reference)
     tables = {"results": results_table(results)}
     sheets = {"Results": results_sheet(tables["results"])}
     if results.gap:
-        sheets["Generalisation gap"] = gap_sheet(tables["results"], results.gap)
+        sheets["Generalisation gap"] = gap_sheet(tables["results"], results.runs, results.gap)
     published = published_table(results, tables["results"])
     if len(published):
         tables["published"] = published
@@ -151,7 +151,7 @@ def report(
         trends = trends_table(results, axis, baselines.of)
         if len(trends):
             tables["trends"] = trends
-            sheets[f"Differences over {axis.name}"] = trends_sheet(trends, axis.name)
+            sheets[f"Differences over {axis.names}"] = trends_sheet(trends, axis.names)
     if volumes is not None and varying is not None:
         tables["hypervolumes"] = volumes.table
         sheets["Fronts"] = hypervolume_sheet(volumes, varying.names)
@@ -171,14 +171,14 @@ def report(
 def _hypervolumes(
     results: Results,
     front: Front | None,
-    used: set[str],
+    baselines: Baselines | None,
     reference: tuple[float, float] | None,
 ) -> Hypervolumes | None:
     if front is None:
         if reference is not None:
             raise ValueError("--reference: there is no front whose area it would bound; give --front")
         return None
-    family = next((name for name, methods in front.curves.items() if used.intersection(methods)), None)
+    family = None if baselines is None else family_of_baselines(front, baselines)
     return hypervolumes(results, front, family, reference)
 
 

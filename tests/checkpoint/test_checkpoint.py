@@ -259,8 +259,8 @@ def test_another_format_or_version_is_refused_by_name(
     path = tmp_path / "checkpoint.pt"
     data = saved(path)
     with monkeypatch.context() as patch:
-        patch.setattr("avalanche_mgem.checkpoint._file.FORMAT", 2)
-        with pytest.raises(CheckpointError, match=r"has the format 1, and this version .* reads 2"):
+        patch.setattr("avalanche_mgem.checkpoint._file.FORMAT", 3)
+        with pytest.raises(CheckpointError, match=r"has the format 2, and this version .* reads 3"):
             load_checkpoint(build(Replay), path, benchmark=data)
     here = torch.__version__.partition("+")[0]
     monkeypatch.setattr(

@@ -180,10 +180,10 @@ def test_a_checkpoint_of_another_version_is_refused(
     mgem: Mgem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_run(tmp_path / "run", monkeypatch)
-    monkeypatch.setattr("avalanche_mgem.checkpoint._file.FORMAT", 2)
+    monkeypatch.setattr("avalanche_mgem.checkpoint._file.FORMAT", 3)
     result = mgem("strategy=naive", *SMALL, "hydra.run.dir=run")
     assert result.status == 2
-    assert "has the format 1, and this version of avalanche-mgem reads 2" in result.err
+    assert "has the format 2, and this version of avalanche-mgem reads 3" in result.err
     assert result.err.count("\n") == 1
     assert (tmp_path / "run/checkpoint.pt").exists()
 

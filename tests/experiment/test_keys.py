@@ -43,6 +43,8 @@ UNKNOWN = {
     "seed=1,2": "seed=1,2 has several values; mgem -m makes a run for each, and 'seed=[1,2]' is a list",
     "strategy=gem,dmgem": "strategy=gem,dmgem has several values; mgem -m makes a run for each",
     "strategy=[gem,dmgem]": "a run has one strategy; mgem -m strategy=gem,dmgem makes a run for each",
+    "strategy= [gem, [dmgem]]": "a run has one strategy; mgem -m strategy=gem,dmgem makes a run for each",
+    "strategy=[]": "strategy=[]: a run has one strategy",
     "model=[mlp]": "model=[mlp]: a run has one model; mgem -m model=mlp makes",
     "seed==3": "cannot read 'seed==3'",
     "help": "cannot read 'help': a change is KEY=VALUE, such as seed=3",

@@ -144,6 +144,7 @@ def test_what_the_user_can_get_wrong(sweep, write_run, tmp_path: Path, monkeypat
     assert "--baseline ewc: no method is called so" in refused(capsys, sweep, "--baseline", "ewc")
     assert "--where gem: it must be KEY=VALUE" in refused(capsys, sweep, "--where", "gem")
     assert "it does not vary" in refused(capsys, sweep, "--front", "solver")
+    assert "--front solver: it does" in refused(capsys, sweep, "--front", "memory_strength,solver")
     assert "it does not vary" in refused(capsys, sweep, "--over", "memory_strength,solver")
     assert "there are 0, 0.5, 1" in refused(capsys, sweep, "--baseline", "memory_strength=3")
     no_front = refused(capsys, sweep, "--where", "strategy=naive", "--reference", "0.5", "-0.1")

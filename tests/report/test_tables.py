@@ -6,9 +6,10 @@ import pytest
 from report.conftest import random_matrix, write_three
 from scipy.stats import linregress, ttest_1samp, ttest_rel
 
-from avalanche_mgem.report import load_results
+from avalanche_mgem.report import load_results, report
 from avalanche_mgem.report.comparisons import (
     Baselines,
+    Front,
     by_accuracy,
     find_axis,
     find_baselines,
@@ -16,7 +17,7 @@ from avalanche_mgem.report.comparisons import (
     join_fronts,
 )
 from avalanche_mgem.report.notes import comparison_notes
-from avalanche_mgem.report.sheets import gap_sheet
+from avalanche_mgem.report.sheets import gap_sheet, trends_sheet
 from avalanche_mgem.report.statistics import holm
 from avalanche_mgem.report.tables import differences_table, hypervolumes, results_table, trends_table
 
@@ -207,25 +208,58 @@ def test_fronts_over_two_settings_are_compared(write_run, tmp_path) -> None:
     )
 
 
-def _sizes(write_run, root, seeds: int = 6, sizes: tuple[object, ...] = (8, 32, 64)):
-    """Runs of two strategies over a setting; accuracies are random."""
-    for seed in range(seeds):
-        for place, (strategy, size) in enumerate((s, n) for s in ("gem", "dmgem") for n in sizes):
+def test_the_baseline_decides_which_front_is_its_own(write_run, tmp_path) -> None:
+    """Whatever the order of the settings."""
+    for seed in range(5):
+        for groups, gamma in ((1, 0), (1, 1), (2, 0), (2, 1), (4, 0)):
+            name = "gem" if groups == 1 else "dmgem"
+            settings = {"memory_strength": gamma, "num_groups": groups}
             write_run(
-                f"{strategy}{size}-{seed}", strategy, seed, settings={"patterns_per_exp": size},
-                matrix=random_matrix(97 * seed + place),
-            )  # fmt: skip
+                f"{groups}-{gamma}-{seed}", name, seed, settings=settings, matrix=random_matrix(seed + groups)
+            )
+    for place, order in enumerate((["memory_strength", "num_groups"], ["num_groups", "memory_strength"])):
+        made = report(tmp_path, out=tmp_path / f"report{place}", front=order, baseline="gem")
+        table = made.tables["hypervolumes"].set_index("front")
+        assert np.isnan(table.loc["gem over memory_strength", "difference"])
+        assert table["difference"].notna().sum() == 2
+        text = (made.folder / "report.md").read_text()
+        assert "over memory_strength or num_groups" in text or "over num_groups or memory_strength" in text
+        differences = made.tables["differences"].query("metric == 'acc'")
+        assert differences["method"].tolist() == [
+            f"dmgem memory_strength={g} num_groups=2" for g in (0, 1)
+        ] + ["dmgem memory_strength=0 num_groups=4"]
+        made = report(tmp_path, out=tmp_path / f"report{place}", front=order, baseline="num_groups=2")
+        table = made.tables["hypervolumes"].set_index("front")
+        # It is in two fronts. The other of them has a method that is compared with it.
+        (own,) = table.index[table["difference"].isna()]
+        assert own == "dmgem num_groups=2 over memory_strength"
+
+
+def test_fronts_over_two_keys_of_one_name_stay_apart() -> None:
+    one, two = (Front((key,), {"gem": {"a": 0, "b": 1}}) for key in ("strategy.x", "strategy.plugin.x"))
+    assert list(join_fronts([one, two]).families) == ["gem over strategy.x", "gem over strategy.plugin.x"]
+
+
+def _sizes(write_run, root, seeds=6, sizes=(8, 32, 64), strategies=("gem", "dmgem"), missing=""):
+    """Runs of strategies over a setting; accuracies are random."""
+    for seed in range(seeds):
+        for place, (strategy, size) in enumerate((s, n) for s in strategies for n in sizes):
+            if (name := f"{strategy}{size}-{seed}") != missing:
+                matrix = random_matrix(97 * seed + place)
+                write_run(name, strategy, seed, settings={"patterns_per_exp": size}, matrix=matrix)
     return load_results(root)
 
 
 def test_the_gap_is_a_mean_over_experiences(write_run, tmp_path) -> None:
-    """Empty cells are left out; a method without the measure has no difference in it."""
+    """Empty cells are left out; a difference is over the experiences that both have."""
     for seed in range(5):
         rows = ["experience,gap_violated,gap_depth", "1,0.5,0.1", f"2,{seed / 10},0.3"]
         write_run(f"gem{seed}", "gem", seed, constraints=rows)
         columns = "experience,gap_violated,gap_depth,gap_violated_acting"
         rows = [columns, f"1,{seed / 20},0.1,0.25", "2,,,"]
         write_run(f"dmgem{seed}", "dmgem", seed, constraints=rows)
+        rows = ["experience,gap_violated", "1,", f"2,{0.5 * (seed > 1)}" if seed else "2,"]
+        write_run(f"pmgem{seed}", "pmgem", seed, constraints=rows)
         write_run(f"naive{seed}", "naive", seed, constraints=["experience,violated_steps", "1,0.5", "2,0.5"])
     results = load_results(tmp_path)
     assert results.gap == ("gap_violated", "gap_depth", "gap_violated_acting")
@@ -234,40 +268,95 @@ def test_the_gap_is_a_mean_over_experiences(write_run, tmp_path) -> None:
     assert table.loc["gem", "gap_depth_mean"] == pytest.approx(0.2)
     assert table.loc["dmgem", "gap_violated_mean"] == pytest.approx(0.1)
     assert np.isnan(table.loc["naive", "gap_violated_mean"])
-    rows = gap_sheet(results_table(results), results.gap).rows
-    assert [row[:2] for row in rows] == [("naive", "5"), ("gem", "5"), ("dmgem", "5")]
-    assert rows[0][2:] == ("-", "-", "-")
-    assert rows[2][4] == "0.250 ± 0.000"
-    differences = differences_table(results, [("dmgem", "gem"), ("naive", "gem")])
-    (row,) = differences.query("metric == 'gap_violated'").to_dict("records")
-    assert (row["method"], row["difference"]) == ("dmgem", pytest.approx(0.1 - 0.35))
-    assert "gap_violated_acting" not in set(differences["metric"])  # gem has none to compare with
+    rows = {row[0]: row[1:] for row in gap_sheet(results_table(results), results.runs, results.gap).rows}
+    assert {name: row[0] for name, row in rows.items()} == {
+        "naive": "0",
+        "gem": "5",
+        "pmgem": "4",
+        "dmgem": "5",
+    }
+    assert rows["naive"][1:] == ("-", "-", "-")
+    assert rows["dmgem"][3] == "0.250 ± 0.000"
+    compared = [("dmgem", "gem"), ("naive", "gem"), ("pmgem", "gem"), ("dmgem", "pmgem")]
+    differences = differences_table(results, compared)
+    assert "gap_violated_acting" not in set(differences["metric"])  # dmgem alone has it
     assert "gap_depth" not in set(differences["metric"])  # it says how far, of the same pairs
+    rows = differences.query("metric == 'gap_violated'").set_index(["method", "baseline"])
+    assert list(rows.index) == [("dmgem", "gem"), ("pmgem", "gem"), ("dmgem", "pmgem")]
+    assert rows.loc[("dmgem", "gem"), "difference"] == pytest.approx(0.1 - 0.5)  # experience 1
+    assert rows.loc[("pmgem", "gem"), "difference"] == pytest.approx((0 + 3 * 0.5) / 4 - 0.25)  # experience 2
+    assert rows.loc[("pmgem", "gem"), "seeds_left_out"] == "0"
+    assert rows.loc[("dmgem", "pmgem"), "n"] == 0  # they share no experience
 
 
 def test_a_trend_is_the_slope_of_the_difference(write_run, tmp_path) -> None:
-    """Against SciPy: a regression at each seed, and the test of its slopes against 0."""
-    results = _sizes(write_run, tmp_path)
+    """Against SciPy: a regression at each seed, the test of its slopes against 0, and Holm's correction."""
+    results = _sizes(write_run, tmp_path, strategies=("gem", "pmgem", "dmgem"), missing="dmgem32-5")
     axis = find_axis(results.methods, ["patterns_per_exp"])
-    of = find_baselines(results.methods, axis, "gem").of
-    table = trends_table(results, axis, of)
-    assert table["methods"].tolist() == ["dmgem"] * 3
+    table = trends_table(results, axis, find_baselines(results.methods, axis, "gem").of)
+    assert table["methods"].tolist() == ["pmgem", "dmgem"] * 3
     assert set(table["baseline"]) == {"gem"}
     assert set(table["values"]) == {"8 32 64"}
+    assert table["n"].tolist() == [6, 5] * 3
+    assert table["seeds_left_out"].tolist() == ["", "5"] * 3
     wide = results.runs.pivot(index="seed", columns="method", values=["acc", "bwd", "la"])
-    for row in table.to_dict("records"):
-        slopes = []
-        for _, runs in wide[row["metric"]].iterrows():
-            gains = [
-                runs[f"dmgem patterns_per_exp={n}"] - runs[f"gem patterns_per_exp={n}"] for n in (8, 32, 64)
-            ]
-            slopes.append(linregress([3, 5, 6], gains).slope)
-        expected = ttest_1samp(slopes, 0)
-        assert row["slope"] == pytest.approx(np.mean(slopes))
-        assert row["p"] == row["p_corrected"] == pytest.approx(expected.pvalue)
-        interval = expected.confidence_interval()
-        assert row["half_width"] == pytest.approx((interval.high - interval.low) / 2)
-        assert row["n"] == 6
+    for metric, rows in table.groupby("metric"):
+        for row in rows.to_dict("records"):
+            name = row["methods"]
+            slopes = [
+                linregress(
+                    [3, 5, 6],
+                    [
+                        runs[f"{name} patterns_per_exp={n}"] - runs[f"gem patterns_per_exp={n}"]
+                        for n in (8, 32, 64)
+                    ],
+                ).slope
+                for _, runs in wide[metric].iterrows()
+            ][: row["n"]]
+            expected = ttest_1samp(slopes, 0)
+            assert row["slope"] == pytest.approx(np.mean(slopes))
+            assert row["p"] == pytest.approx(expected.pvalue)
+            interval = expected.confidence_interval()
+            assert row["half_width"] == pytest.approx((interval.high - interval.low) / 2)
+        assert rows["p_corrected"].tolist() == holm(rows["p"].tolist())
+
+
+def test_what_is_the_same_at_every_value_has_no_trend(write_run, tmp_path) -> None:
+    """Its slope would be rounding, which a t-test can take for a trend."""
+    for seed in range(5):
+        for strategy in ("gem", "dmgem"):
+            matrix = random_matrix(seed + 50 * (strategy == "gem"))
+            for size in (8, 32, 64):
+                settings = {"patterns_per_exp": size}
+                write_run(f"{strategy}{size}-{seed}", strategy, seed, settings=settings, matrix=matrix)
+    results = load_results(tmp_path)
+    axis = find_axis(results.methods, ["patterns_per_exp"])
+    table = trends_table(results, axis, find_baselines(results.methods, axis, "gem").of)
+    assert table["slope"].tolist() == [0, 0, 0]
+    assert table["p"].isna().all()
+    assert trends_sheet(table, "patterns_per_exp").rows[0][5:] == ("+0.0000 ± 0.0000", "-", "-")
+
+
+def test_a_trend_of_the_gap_is_over_common_experiences(write_run, tmp_path) -> None:
+    for seed in range(2):
+        for strategy in ("gem", "dmgem", "pmgem"):
+            for size in (1, 2, 4):
+                first = size / 8 if strategy == "dmgem" and size != 2 else ""
+                gap = (
+                    0.1 * np.log2(size) + 0.25 if strategy == "dmgem" else "" if strategy == "pmgem" else 0.5
+                )
+                rows = ["experience,gap_violated", f"1,{first}", f"2,{gap}"]
+                settings = {"patterns_per_exp": size}
+                write_run(f"{strategy}{size}-{seed}", strategy, seed, settings=settings, constraints=rows)
+    results = load_results(tmp_path)
+    axis = find_axis(results.methods, ["patterns_per_exp"])
+    table = trends_table(results, axis, find_baselines(results.methods, axis, "gem").of)
+    (row,) = table.query("metric == 'gap_violated'").to_dict("records")  # pmgem has no such number
+    assert (row["methods"], row["n"]) == ("dmgem", 2)
+    assert row["slope"] == pytest.approx(0.1)
+    sheet = trends_sheet(table, "patterns_per_exp")
+    assert sheet.header[-1] == "slope"
+    assert sheet.caption.endswith("Fewer than 5 seeds are not tested, so there is no p.")
 
 
 @pytest.mark.parametrize("sizes", [(8, 32), (8, None, "all"), (0, 8, 32), (False, True, 8, 32)], ids=str)
