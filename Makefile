@@ -109,8 +109,8 @@ OPTIONS_q5_pull := $(MEMORY) --baseline memory_strength=0 --where strategy=gem s
 # Question 6, without a pull: each structure beside others of its number.
 RUNS_q6_modules := q2_gamma q2_modules q6_modules
 OPTIONS_q6_modules := --baseline all --where strategy=pmgem strategy.memory_strength=0
-RUNS_q6_groups := q2_gamma q2_groups q6_groups
-OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.memory_strength=0 strategy.num_groups=2,4
+RUNS_q6_groups := q2_gamma q2_groups q6_groups q6_label
+OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.memory_strength=0,0.1,0.5 strategy.num_groups=2,4
 RUNS_q6_solver := q2_gamma q6_solver
 OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0,0.1
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))

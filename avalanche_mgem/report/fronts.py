@@ -58,7 +58,10 @@ def front_figure(results: Results, front: Front) -> Figure | None:
     whole.margins(0.12)  # room for values beside the points at the edge
     whole.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.6)
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
-        axes.set_title(name if len(front.settings) > 1 else f"{name} by {front.name}")
+        # Joined fronts are named by their setting; no panel is wide enough for that on one line.
+        axes.set_title(
+            name.replace(" over ", "\nover ") if len(front.settings) > 1 else f"{name} by {front.name}"
+        )
         _draw(axes, name, curve)
         _draw_intervals(axes, curve)
     for axes in panels:

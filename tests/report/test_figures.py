@@ -15,7 +15,7 @@ from report.conftest import random_matrix
 from avalanche_mgem.experiment.configuration import config_folder
 from avalanche_mgem.report import figures as drawings
 from avalanche_mgem.report import fronts, load_results
-from avalanche_mgem.report.comparisons import find_axis, find_fronts
+from avalanche_mgem.report.comparisons import find_axis, find_fronts, join_fronts
 from avalanche_mgem.report.curves import average_accuracy_figure, constraint_figures
 from avalanche_mgem.report.figures import write_figures
 from avalanche_mgem.report.fronts import front_figure
@@ -99,6 +99,29 @@ def test_the_panel_of_all_fronts_leaves_out_values_that_would_cover_others(
     whole, *own = front_figure(results, find_fronts(results.methods, [])[0]).axes
     assert [len(axes.texts) for axes in own] == [2, 2]
     assert len(whole.texts) == 1
+
+
+def test_titles_of_joined_fronts_stand_apart(write_run, tmp_path: Path) -> None:
+    for groups, gamma in ((2, 0), (2, 0.05), (2, 1), (4, 0), (8, 0)):
+        for strategy in ("gem", "dmgem"):
+            settings = {"memory_strength": gamma, "num_groups": groups}
+            matrix = random_matrix(groups + int(9 * gamma))
+            write_run(f"{strategy}{groups}-{gamma}", strategy, matrix=matrix, settings=settings)
+    results = load_results(tmp_path)
+    with mpl.rc_context(SETTINGS):
+        both = join_fronts(find_fronts(results.methods, ["memory_strength", "num_groups"]))
+        figure = front_figure(results, both)
+        whole, *panels = figure.axes
+        assert [axes.get_title() for axes in panels[:2]] == [
+            "gem num_groups=2\nover memory_strength",
+            "dmgem num_groups=2\nover memory_strength",
+        ]
+        assert [text.get_text() for text in whole.get_legend().get_texts()] == list(both.families)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        boxes = [axes.title.get_window_extent(renderer) for axes in figure.axes]
+    assert len(panels) == 4
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(0 <= box.x0 and box.x1 <= figure.bbox.width for box in boxes)
 
 
 def test_the_front_shows_the_means(results, figures) -> None:
