@@ -121,7 +121,7 @@ def test_titles_of_joined_fronts_stand_apart(write_run, tmp_path: Path) -> None:
         boxes = [axes.title.get_window_extent(renderer) for axes in figure.axes]
     assert len(panels) == 4
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    assert all(0 <= box.x0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
 
 
 def test_the_front_shows_the_means(results, figures) -> None:
