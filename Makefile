@@ -74,8 +74,8 @@ results: $(VENV)/installed
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
 # report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
-REPORTS := q1 q1_rotated q2 q2_modules q2_groups q3_permuted q3_permuted_budget q3_rotated q4 q4_equal \
-    q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long
+REPORTS := q1 q1_rotated q2 q2_modules q2_groups q2_groups_16 q3_permuted q3_permuted_budget q3_rotated \
+    q4 q4_equal q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long
 # Question 2: modules and groups as the knob, beside as many values of gamma.
 RUNS_q2 := q2_gamma
 RUNS_q2_modules := q2_gamma q2_modules
@@ -83,7 +83,11 @@ OPTIONS_q2_modules := --front memory_strength,num_modules --baseline gem --where
     strategy.memory_strength=0,0.05,0.2
 RUNS_q2_groups := q2_gamma q2_groups
 OPTIONS_q2_groups := --front memory_strength,num_groups --baseline gem --where strategy=gem,dmgem \
-    strategy.memory_strength=0,0.02,0.1,0.5
+    strategy.memory_strength=0,0.02,0.1,0.5 strategy.num_groups=1,2,3,4,8
+# The follow-up with 16 groups, and a fifth value of gamma.
+RUNS_q2_groups_16 := q2_gamma q2_groups
+OPTIONS_q2_groups_16 := --front memory_strength,num_groups --baseline gem --where strategy=gem,dmgem \
+    strategy.memory_strength=0,0.02,0.1,0.5,1
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
