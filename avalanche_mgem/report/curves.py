@@ -79,9 +79,14 @@ def _curves(
     in_panels = [names] if is_together else list(methods.values())
     style = looks({str(name): str(strategy) for name, strategy in results.methods["strategy"].items()})
     across = _side_by_side(names) if is_together else 1
-    legend_rows = ceil(max(map(len, in_panels)) / across)
-    figure, panels, columns = _panels(len(in_panels), legend_rows)
-    for axes, members in zip(panels, in_panels, strict=True):
+    shown = [
+        members
+        if is_together
+        else [_without(str(results.methods.loc[name, "strategy"]), name) for name in members]
+        for members in in_panels
+    ]
+    figure, panels, columns = _panels(len(in_panels), max(_lines(labels, across) for labels in shown))
+    for axes, members, names_of_panel in zip(panels, in_panels, shown, strict=True):
         banded = _with_bands(members, first)
         for name in members:
             groups = values[values["method"] == name].groupby("experience")[column]
@@ -91,10 +96,9 @@ def _curves(
         strategy = str(results.methods.loc[members[0], "strategy"])
         if not is_together:
             axes.set_title(strategy)
-            shown = [_without(strategy, name) for name in members]
             # Below the panel, because bands leave no corner free, with room in letters for the axis label.
             place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
-            _legend(axes, axes.get_lines(), shown, **place)
+            _legend(axes, axes.get_lines(), names_of_panel, **place)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -_MARGIN), min(high, 1 + _MARGIN))
@@ -102,6 +106,13 @@ def _curves(
     if is_together:
         _legend(figure, panels[0].get_lines(), names, loc="outside lower center", ncols=across)
     return figure
+
+
+def _lines(names: Sequence[str], across: int) -> int:
+    """The lines of text of a legend's longest column; Matplotlib fills one column after the other."""
+    rows = ceil(len(names) / across)
+    lines = [fill(name, _LABEL).count("\n") + 1 for name in names]
+    return max(sum(lines[start : start + rows]) for start in range(0, len(lines), rows))
 
 
 def _side_by_side(names: Sequence[str]) -> int:
@@ -123,12 +134,12 @@ def _legend(of: Axes | Figure, lines: Sequence[Line2D], names: Sequence[str], **
     of.legend(list(lines), labels, handlelength=_HANDLE, fontsize=_LETTERS, **place)
 
 
-def _panels(number: int, legend_rows: int) -> tuple[Figure, list[Axes], int]:
+def _panels(number: int, legend_lines: int) -> tuple[Figure, list[Axes], int]:
     if number == 1:
-        figure = Figure(figsize=(COLUMN, 2.4 + _LINE * legend_rows), layout="constrained")
+        figure = Figure(figsize=(COLUMN, 2.4 + _LINE * legend_lines), layout="constrained")
         return figure, grid(figure, 1, 1), 1
     rows, columns = ceil(number / _ACROSS), min(number, _ACROSS)
-    figure = Figure(figsize=(PAGE, (2.2 + _LINE * legend_rows) * rows), layout="constrained")
+    figure = Figure(figsize=(PAGE, (2.2 + _LINE * legend_lines) * rows), layout="constrained")
     return figure, grid(figure, number, columns, sharey=True), columns
 
 

@@ -227,6 +227,25 @@ def test_a_legend_is_no_wider_than_its_figure(name: str, write_run, tmp_path: Pa
     assert drawn.x1 < figure.get_size_inches()[0]
 
 
+@pytest.mark.parametrize("strategies", [("dmgem",), ("gem", "dmgem")], ids=len)
+def test_long_labels_leave_the_panel_its_height(strategies, write_run, tmp_path: Path) -> None:
+    """Each label takes two lines."""
+    for strategy in strategies:
+        for number in range(10):
+            settings = {"grouping": "stratified", "memory_strength": number / 16, "num_groups": number + 2}
+            settings["grouping"] += str(number)
+            write_run(f"{strategy}{number}", strategy, settings=settings)
+    with mpl.rc_context(SETTINGS):
+        figure = average_accuracy_figure(load_results(tmp_path))
+        figure.draw_without_rendering()
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        drawn = figure.get_tightbbox(renderer)
+    for axes in figure.axes:
+        assert all("\n" in text.get_text() for text in axes.get_legend().get_texts())
+        assert axes.get_window_extent(renderer).height > 1.5 * figure.dpi
+    assert (drawn.y0 > 0, drawn.y1 < figure.get_size_inches()[1]) == (True, True)
+
+
 def test_more_methods_have_a_panel_for_each_strategy(write_run, tmp_path: Path) -> None:
     for strategy in ("gem", "dmgem"):
         for gamma in range(4):
