@@ -116,7 +116,7 @@ OPTIONS_q6_modules := --baseline all --where strategy=pmgem strategy.memory_stre
 RUNS_q6_groups := q2_gamma q2_groups q6_groups q6_label
 OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.memory_strength=0,0.1,0.5 strategy.num_groups=2,4
 RUNS_q6_solver := q2_gamma q6_solver
-OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0,0.1
+OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
