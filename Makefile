@@ -104,8 +104,8 @@ OPTIONS_q4_equal := --baseline all --where strategy=gem,replay strategy.memory_s
     strategy.patterns_per_step=64,256,absent strategy.plugins.replay.batch_size_mem=64,256,absent
 # Question 5: samples kept of each experience, beside gem at equal size, at gamma 0 and at 0.1; and what the pull does to gem.
 MEMORY := --over patterns_per_exp --front patterns_per_exp
-RUNS_q5 := q2_gamma q5_constraints q5_replay
-OPTIONS_q5 := $(MEMORY) --where strategy.memory_strength=0,absent
+RUNS_q5 := q2_gamma q5_constraints
+OPTIONS_q5 := $(MEMORY) --where strategy.memory_strength=0
 RUNS_q5_pulled := q2_gamma q5_constraints
 OPTIONS_q5_pulled := $(MEMORY) --where strategy.memory_strength=0.1
 RUNS_q5_pull := q2_gamma q5_constraints
