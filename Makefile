@@ -75,7 +75,7 @@ results: $(VENV)/installed
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
 # report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
 REPORTS := q1 q1_rotated q2 q2_modules q2_groups q2_groups_16 q3_permuted q3_permuted_budget q3_rotated \
-    q4 q4_equal q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long
+    q4 q4_equal q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50
 # Question 2: modules and groups as the knob, beside as many values of gamma.
 RUNS_q2 := q2_gamma
 RUNS_q2_modules := q2_gamma q2_modules
@@ -117,6 +117,7 @@ RUNS_q6_groups := q2_gamma q2_groups q6_groups q6_label
 OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.memory_strength=0,0.1,0.5 strategy.num_groups=2,4
 RUNS_q6_solver := q2_gamma q6_solver
 OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0
+OPTIONS_q7_tuned_50 := --baseline best_gem
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
