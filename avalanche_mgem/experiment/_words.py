@@ -8,7 +8,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from avalanche_mgem.experiment.errors import allowed
-from avalanche_mgem.runs import UserError, one_line
+from avalanche_mgem.runs import GROUPS, UserError, one_line
 
 # Hydra knows more of them, none of which a user of this command needs.
 _OPTIONS = (
@@ -16,7 +16,7 @@ _OPTIONS = (
     "--package", "--info",
 )  # fmt: skip
 # Hydra would merge the options of a list into one run, whose strategy has no name.
-_LIST_OF_ONE = re.compile(r"\+{0,2}(benchmark|strategy|model|optimizer)=\s*\[(.*)")
+_LIST_OF_ONE = re.compile(rf"\+{{0,2}}({'|'.join(GROUPS)})=\s*\[(.*)")
 _CHANGE = re.compile(r"~[^=~+]|\+{0,2}[^=~+][^=]*=")
 
 

@@ -23,7 +23,7 @@ from avalanche_mgem.experiment._files import config_folder, defaults
 from avalanche_mgem.experiment._own_classes import look_in
 from avalanche_mgem.experiment._words import check_changes
 from avalanche_mgem.experiment.errors import explain, no_key
-from avalanche_mgem.runs import UserError, makes_another_run
+from avalanche_mgem.runs import GROUPS, UserError, makes_another_run
 
 _LONGEST_NAME = 120  # of a folder: most file systems allow 255 bytes
 _OWN = "custom"  # the option of a group for a class of the user's own
@@ -165,7 +165,7 @@ def quoted(value: str) -> str:
 def register() -> None:
     """Makes known what our configuration files need, in every process that reads one."""
     # An option without arguments of ours, to which any can be added: a file cannot say that.
-    for group in ("strategy", "benchmark", "model", "optimizer"):
+    for group in GROUPS:
         node = OmegaConf.create({"_target_": "???"}, flags={"struct": False})
         ConfigStore.instance().store(group=group, name=_OWN, node=node)
     OmegaConf.register_new_resolver("own_name", _own_name, replace=True)

@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from avalanche_mgem.experiment._files import defaults, options_below
-from avalanche_mgem.runs import flatten, one_line, printable
+from avalanche_mgem.runs import GROUPS, flatten, one_line, printable
 
 # The extra of this package that brings a launcher, by the launcher's configuration.
 _EXTRAS = {"hydra/launcher/submitit_slurm": "slurm", "hydra/launcher/ray": "ray"}
@@ -28,7 +28,7 @@ _OF_HYDRA = (
         r"there is a key \1 already; write \2",
     ),
     (
-        r"Ambiguous value for argument '((?:benchmark|strategy|model|optimizer)=.+)' 1\..*",
+        rf"Ambiguous value for argument '((?:{'|'.join(GROUPS)})=.+)' 1\..*",
         r"\1 has several values; mgem -m makes a run for each",
     ),
     (

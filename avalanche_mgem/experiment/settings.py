@@ -19,9 +19,7 @@ from avalanche_mgem.experiment._limits import check_limits
 from avalanche_mgem.experiment._own_classes import not_found
 from avalanche_mgem.experiment.configuration import check_keys
 from avalanche_mgem.experiment.errors import allowed
-from avalanche_mgem.runs import UserError, flatten, one_line, text
-
-GROUPS = ("benchmark", "strategy", "model", "optimizer")
+from avalanche_mgem.runs import GROUPS, UserError, flatten, one_line, text
 
 # The smallest allowed value, and whether null is allowed.
 _INTEGERS = {

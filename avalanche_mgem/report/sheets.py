@@ -101,18 +101,7 @@ def differences_sheet(table: pd.DataFrame) -> Sheet:
         )
         for row in rows_of(table)
     ]
-    if not (table["n"] >= FEWEST_SEEDS).any():
-        caption = f"{means}. Fewer than {FEWEST_SEEDS} pairs of seeds are not tested, so there is no p."
-        return Sheet("differences", caption, header, rows, texts=3)
-    return Sheet(
-        "differences",
-        f"{means}; p of the paired t-test, and corrected by Holm over the tests of a metric. "
-        f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} pairs of seeds, or equal "
-        "differences.",
-        (*header, "p", "corrected p"),
-        [(*shown, *_tested(row)) for shown, row in zip(rows, rows_of(table), strict=True)],
-        texts=3,
-    )
+    return _tested_sheet("differences", means, header, rows, table, 3, "pairs of seeds", "differences")
 
 
 def trends_sheet(table: pd.DataFrame, setting: str) -> Sheet:
@@ -133,16 +122,41 @@ def trends_sheet(table: pd.DataFrame, setting: str) -> Sheet:
         )
         for row in rows_of(table)
     ]
+    return _tested_sheet("trends", what, header, rows, table, 4, "seeds", "slopes")
+
+
+def _tested_sheet(
+    name: str,
+    what: str,
+    header: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    table: pd.DataFrame,
+    texts: int,
+    units: str,
+    values: str,
+) -> Sheet:
+    """A table of paired comparisons with their p, or without where there are too few seeds for any.
+
+    Args:
+        name: of the sheet.
+        what: the beginning of the caption.
+        header: of the columns before p.
+        rows: the cells before p.
+        table: the frame of these rows.
+        texts: how many columns are texts.
+        units: what is too few.
+        values: what a test is not made of if all are equal.
+    """
+    few = f"ewer than {FEWEST_SEEDS} {units}"
     if not (table["n"] >= FEWEST_SEEDS).any():
-        caption = f"{what}. Fewer than {FEWEST_SEEDS} seeds are not tested, so there is no p."
-        return Sheet("trends", caption, header, rows, texts=4)
+        return Sheet(name, f"{what}. F{few} are not tested, so there is no p.", header, rows, texts)
     return Sheet(
-        "trends",
+        name,
         f"{what}; p of the paired t-test, and corrected by Holm over the tests of a metric. "
-        f"* corrected p < {SIGNIFICANT}; {NONE} no test: fewer than {FEWEST_SEEDS} seeds, or equal slopes.",
+        f"* corrected p < {SIGNIFICANT}; {NONE} no test: f{few}, or equal {values}.",
         (*header, "p", "corrected p"),
         [(*shown, *_tested(row)) for shown, row in zip(rows, rows_of(table), strict=True)],
-        texts=4,
+        texts,
     )
 
 

@@ -1,6 +1,6 @@
 """The tables of a report as frames of full precision."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from avalanche_mgem.report.comparisons import Front
 from avalanche_mgem.report.pareto import bootstrap_hypervolumes, non_dominated
 from avalanche_mgem.report.results import Results
-from avalanche_mgem.report.statistics import holm, paired_difference
+from avalanche_mgem.report.statistics import Difference, holm, paired_difference
 from avalanche_mgem.runs import ABSENT, COSTS, METRICS, mean_interval, text
 
 COMPARED = ("acc", "bwd", "la")  # forgetting is BWD with the other sign
@@ -74,26 +74,29 @@ def differences_table(results: Results, compared: Collection[tuple[str, str]]) -
         values = _values(results, metric)
         pairs = [(method, other) for method, other in compared if method in values and other in values]
         differences = [paired_difference(*_of_both(values, pair)) for pair in pairs]
-        corrected = holm([difference.p for difference in differences])
-        for (method, other), difference, p_corrected in zip(pairs, differences, corrected, strict=True):
-            mean = difference.difference
-            rows.append(
-                {
-                    "metric": metric,
-                    "method": method,
-                    "baseline": other,
-                    "n": mean.n,
-                    "difference": mean.mean,
-                    "half_width": mean.half_width,
-                    "p": difference.p,
-                    "p_corrected": p_corrected,
-                    "seeds": _seeds(difference.seeds),
-                    "seeds_left_out": _seeds(difference.left_out),
-                }
-            )
+        for pair, difference, numbers in zip(
+            pairs, differences, _tests(differences, "difference"), strict=True
+        ):
+            names = {"metric": metric, "method": pair[0], "baseline": pair[1]}
+            rows.append(names | numbers | {"seeds_left_out": _seeds(difference.left_out)})
     texts = ["metric", "method", "baseline", "n", "seeds", "seeds_left_out"]
     columns = [*texts[:4], "difference", "half_width", "p", "p_corrected", *texts[4:]]
     return _numbers(pd.DataFrame(rows, columns=columns), *texts)
+
+
+def _tests(differences: Collection[Difference], value: str) -> Iterator[dict[str, Any]]:
+    """The columns of comparisons that are one family of tests; ``value`` names that of their mean."""
+    corrected = holm([difference.p for difference in differences])
+    for difference, p_corrected in zip(differences, corrected, strict=True):
+        mean = difference.difference
+        yield {
+            "n": mean.n,
+            value: mean.mean,
+            "half_width": mean.half_width,
+            "p": difference.p,
+            "p_corrected": p_corrected,
+            "seeds": _seeds(difference.seeds),
+        }
 
 
 def _values(results: Results, metric: str) -> pd.DataFrame:
@@ -136,35 +139,28 @@ def trends_table(results: Results, axis: Front, compared: Mapping[str, str]) -> 
         ``p_corrected``, ``seeds`` and ``seeds_left_out``.
     """
     family_of = {method: name for name, values in axis.families.items() for method in values}
+    setting = axis.values
     pairs = {
         name: both
         for name, values in axis.curves.items()
-        if len(both := _pairs_of_equal_value(values, axis.values, compared)) >= _FEWEST_OF_TREND
+        if len(both := _pairs_of_equal_value(values, setting, compared)) >= _FEWEST_OF_TREND
     }
     rows = []
     for metric in _compared(results):
         values = _values(results, metric)
-        slopes = {name: _slopes(values, both, axis.values) for name, both in pairs.items()}
+        slopes = {name: _slopes(values, both, setting) for name, both in pairs.items()}
         differences = {name: paired_difference(*sides) for name, sides in slopes.items() if sides[0]}
-        corrected = holm([difference.p for difference in differences.values()])
-        for (name, difference), p_corrected in zip(differences.items(), corrected, strict=True):
+        for name, numbers in zip(differences, _tests(differences.values(), "slope"), strict=True):
             present = values.reindex(columns=[method for both in pairs[name] for method in both])
             every = {int(seed) for seed in present.dropna(how="all").index.get_level_values("seed")}
-            rows.append(
-                {
-                    "metric": metric,
-                    "methods": name,
-                    "baseline": family_of[pairs[name][0][1]],
-                    "values": " ".join(text(axis.values[method]) for method, _ in pairs[name]),
-                    "n": difference.difference.n,
-                    "slope": difference.difference.mean,
-                    "half_width": difference.difference.half_width,
-                    "p": difference.p,
-                    "p_corrected": p_corrected,
-                    "seeds": _seeds(difference.seeds),
-                    "seeds_left_out": _seeds(sorted(every.difference(difference.seeds))),
-                }
-            )
+            names = {
+                "metric": metric,
+                "methods": name,
+                "baseline": family_of[pairs[name][0][1]],
+                "values": " ".join(text(setting[method]) for method, _ in pairs[name]),
+            }
+            left_out = sorted(every.difference(differences[name].seeds))
+            rows.append(names | numbers | {"seeds_left_out": _seeds(left_out)})
     texts = ["metric", "methods", "baseline", "values", "n", "seeds", "seeds_left_out"]
     columns = [*texts[:5], "slope", "half_width", "p", "p_corrected", *texts[5:]]
     return _numbers(pd.DataFrame(rows, columns=columns), *texts)

@@ -32,7 +32,7 @@ from avalanche_mgem.runs._files import (
 )
 from avalanche_mgem.runs._formulas import Matrix, acc, all_metrics, bwd, forgetting, fwt, la
 from avalanche_mgem.runs._interval import CONFIDENCE, Mean, mean_interval
-from avalanche_mgem.runs._keys import ABSENT, flatten, makes_another_run, number_text, sort_key, text
+from avalanche_mgem.runs._keys import ABSENT, GROUPS, flatten, makes_another_run, number_text, sort_key, text
 from avalanche_mgem.runs._names import (
     CONSTRAINT_METRICS,
     COSTS,
@@ -63,6 +63,7 @@ __all__ = [
     "ENVIRONMENT_FILE",
     "ERROR_FILE",
     "GAP_METRICS",
+    "GROUPS",
     "LABELS",
     "LOCK_FILE",
     "MATRIX_FILE",

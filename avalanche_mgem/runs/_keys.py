@@ -6,6 +6,9 @@ from typing import Any
 ABSENT = "absent"
 """Stands for the value of a key that a configuration lacks, as after ``~strategy.ridge``."""
 
+GROUPS = ("benchmark", "strategy", "model", "optimizer")
+"""The parts of a configuration of which a run has one each, with a ``_target_``."""
+
 # Parts of the configuration that make no other run: where metrics are logged, what the command reads off the
 # benchmark, what a user calls the benchmark, which files are kept, and what is shown.
 _PARTS = ("logger", "log_every", "inferred", "names.benchmark", "checkpoint", "save_model", "progress")

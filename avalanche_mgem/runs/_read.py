@@ -27,7 +27,7 @@ from avalanche_mgem.runs._files import (
     UNFINISHED_FILE,
     VALID_MATRIX_FILE,
 )
-from avalanche_mgem.runs._keys import flatten, without_added
+from avalanche_mgem.runs._keys import GROUPS, flatten, without_added
 from avalanche_mgem.runs._names import CONSTRAINT_METRICS, COSTS, METRICS
 from avalanche_mgem.runs._one_line import one_line, printable
 from avalanche_mgem.runs._result import Result
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 # A folder with one of these is a run folder.
 _SIGNS = {SUMMARY_FILE, ERROR_FILE, MATRIX_FILE, ENVIRONMENT_FILE, UNFINISHED_FILE}
 
-_GROUPS = ("benchmark", "strategy", "model", "optimizer")
 _DEEPEST = 50  # levels of a file: ours have five, and Python's own limit ends in a traceback
 _LARGEST_SEED = 2**32 - 1  # NumPy's generator takes no larger one
 _LARGEST_NUMBER = 1e300  # JSON has integers that no float holds
@@ -200,7 +199,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not config:
         raise UserError(f"{path}: it must hold a configuration")
     flat = flatten({str(key): value for key, value in config.items()})
-    for key, kind in (("seed", int), *((f"{group}._target_", str) for group in _GROUPS)):
+    for key, kind in (("seed", int), *((f"{group}._target_", str) for group in GROUPS)):
         if type(flat.get(key)) is not kind or flat[key] == "":
             raise UserError(f"{path}: {key!r} must be there and of type {kind.__name__}")
     # It is written last. The first version had none, and the number of experiences at its end.
