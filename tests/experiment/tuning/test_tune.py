@@ -18,7 +18,9 @@ import torch
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_mgem.experiment import UserError, compose, tune
+from avalanche_mgem.experiment._files import config_folder
 from avalanche_mgem.experiment.tuning import api
+from avalanche_mgem.experiment.tuning.folder import description
 from avalanche_mgem.experiment.tuning.settings import read_settings
 from avalanche_mgem.experiment.tuning.trial import Benchmarks, objectives
 
@@ -212,6 +214,13 @@ def test_a_study_is_one_study(tmp_path: Path, study: tuple[api.Tuned, set[str]])
         UserError, match=r"another strategy \(gem,naive there, gem here\); nothing is changed"
     ):
         api.claim(study[0].folder, {**asked, "strategy": "gem", "seed": "3"})
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in (config_folder() / "model").glob("*.yaml")))
+def test_a_study_of_every_model_is_described_before_a_benchmark_is_read(model: str) -> None:
+    cfg = compose(f"model={model}")
+    made = description({"gem": cfg}, {"gem": {}}, read_settings([]), 0)
+    assert made["model._target_"] == cfg.model._target_
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
