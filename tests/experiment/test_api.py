@@ -193,7 +193,8 @@ def test_named_experiments_compose_with_the_runs_of_their_grid(name: str, every:
     for number in range(0 if every else last, last + 1):  # every value at least once
         words = [f"{key}={given[number % len(given)]}" for key, given in values.items()]
         cfg = compose(f"experiment={name}", *words)
-    assert cfg.benchmark.n_experiences in {5, 10, 20, 50, 100}
+    experiences = cfg.benchmark.get("n_experiences") or len(cfg.benchmark.domains)
+    assert experiences in {5, 10, 20, 50, 100}
     assert cfg.optimizer.lr == 0.1
 
 
