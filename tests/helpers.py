@@ -1,5 +1,7 @@
 """Problems, benchmarks and models that several tests use."""
 
+import re
+import shlex
 from collections import UserDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -205,3 +207,10 @@ def memory_groups(x: Tensor, y: Tensor, sizes, task_labels: Tensor | None = None
         tasks = tuple(labels[0] if len(labels) == 1 else None for labels in found)
     origins = tuple((k, 0) for k in range(len(sizes)))
     return MemoryGroups(x, y, task_labels, tuple(sizes), origins, tasks)
+
+
+def help_examples(out: str, end: str) -> list[list[str]]:
+    """The words of each example of a ``--help``, with the name of the program, up to the words of the end."""
+    block = out.partition("Examples:\n")[2].partition(end)[0].replace("\\\n", " ")
+    lines = [line for line in block.splitlines() if line.strip().startswith("mgem")]
+    return [shlex.split(re.split(r"\s{3,}(?=[^\s=]+ )", line.strip())[0]) for line in lines]

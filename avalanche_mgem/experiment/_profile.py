@@ -81,6 +81,10 @@ def profile(cfg: DictConfig) -> Profile:
     for key, minimum in (("steps", 1), ("warmup", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < minimum:
             raise UserError(f"{key}={cfg[key]}: it must be an integer, at least {minimum}")
+    if cfg.get("logger"):
+        raise UserError(f"logger={','.join(cfg.logger)}: a profile is not logged; leave it out")
+    if cfg.save_model is not False:
+        raise UserError(f"save_model={cfg.save_model}: a profile keeps no model; leave it out")
     steps, warmup = cfg.steps, cfg.warmup
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("steps", "warmup")])
     check_composed(cfg)

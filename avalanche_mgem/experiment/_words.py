@@ -60,6 +60,21 @@ def arranged(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
     return [*before[:place], *rest, *before[place:]]
 
 
+def check_no_run_folder(words: Sequence[str], where: str) -> None:
+    """Refuses a folder of a run for a command that makes none; Hydra would make it and leave it empty.
+
+    Args:
+        words: of the command.
+        where: what the command has in its place.
+
+    Raises:
+        UserError: naming the word.
+    """
+    for word in words:
+        if word.lstrip("+").startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+            raise UserError(f"{word}: {where}; leave it out")
+
+
 def check_changes(words: Sequence[str]) -> None:
     """Checks that each word is a change.
 

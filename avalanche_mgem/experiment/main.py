@@ -32,7 +32,7 @@ from avalanche_mgem.experiment._sweep import (
     place_in_sweep,
     watched_sweeper,
 )
-from avalanche_mgem.experiment._words import arranged, at_home
+from avalanche_mgem.experiment._words import arranged, at_home, check_no_run_folder
 from avalanche_mgem.experiment.configuration import check_composed, register
 from avalanche_mgem.experiment.errors import debugging, explain, say
 from avalanche_mgem.runs import (
@@ -82,6 +82,8 @@ def main() -> None:
     try:
         if command == "tune":
             _take_words_of_tune()
+        elif command == "profile":
+            check_no_run_folder(sys.argv[1:], "mgem profile writes nothing")
         sys.argv[1:] = arranged(sys.argv[1:], _TASKS)
         with stopping(*ENDING), watched_sweeper():
             application()

@@ -18,6 +18,7 @@ from avalanche.training import DER, JointTraining
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from avalanche_mgem.data import BatchedEvaluation
 from avalanche_mgem.experiment._checkpoints import Checkpoints
@@ -219,17 +220,13 @@ def _has_target(node: Any) -> bool:
 def make_model(cfg: DictConfig, benchmark: Any) -> nn.Module:
     """Builds the model, with all its heads, on the device."""
     model: nn.Module = build("model", cfg.model, nn.Module)
-    if cfg.channels_last:  # weights of convolutions only
-        model = model.to(memory_format=torch.channels_last)
-    shape = list(cfg.inferred.input_shape)
-    if not isinstance(model, MultiTaskModule):
-        try:
-            model.eval()(torch.zeros(1, *shape))
-        except RuntimeError as error:
-            reason = f"it takes no images of shape {shape}: {one_line(error)}"
-            if cfg.channels_last and "view size" in str(error):
-                reason += " Or set channels_last=false."
-            raise UserError(f"model ({cfg.model._target_}): {reason}") from error
+    takes_images_alone = not isinstance(model, MultiTaskModule)
+    if takes_images_alone:
+        _output(cfg, model)  # it also makes the weights of lazy layers
+    if cfg.channels_last:
+        _lay_channels_last(model)
+        if takes_images_alone:
+            _output(cfg, model, " Or set channels_last=false.")
     labels = {label for exp in benchmark.train_stream for label in getattr(exp, "task_labels", ())}
     if len(labels) > 1:
         try:
@@ -241,8 +238,38 @@ def make_model(cfg: DictConfig, benchmark: Any) -> nn.Module:
     for experience in benchmark.train_stream:
         avalanche_model_adaptation(model, experience)
     if not isinstance(model, MultiTaskModule):
-        _check_outputs(cfg, model(torch.zeros(1, *shape)))
+        _check_outputs(cfg, _output(cfg, model))
     return model.to(cfg.device)
+
+
+def _output(cfg: DictConfig, model: nn.Module, advice: str = "") -> Any:
+    """What the model gives for one black image.
+
+    Args:
+        cfg: the configuration.
+        model: which takes images and nothing else.
+        advice: at the end of the error.
+
+    Raises:
+        UserError: naming the model, if it fails.
+    """
+    shape = list(cfg.inferred.input_shape)
+    try:
+        return model.eval()(torch.zeros(1, *shape))
+    except Exception as error:
+        reason = one_line(error)
+        if not isinstance(error, RuntimeError | ValueError) or isinstance(error, NotImplementedError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise UserError(
+            f"model ({cfg.model._target_}): it takes no images of shape {shape}: {reason}{advice}"
+        ) from error
+
+
+def _lay_channels_last(model: nn.Module) -> None:
+    """Lays the weights of 2-D convolutions out with the channels last; all others stay as they are."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not is_lazy(tensor) and tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def _check_outputs(cfg: DictConfig, output: Any) -> None:

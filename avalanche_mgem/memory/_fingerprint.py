@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avalanche_mgem.memory._storage import seeded
+from avalanche_mgem.memory._storage import check_dataset, seeded
 
 _SAMPLES = 16  # evenly spaced; enough to tell permutations, rotations and classes apart
 
@@ -23,12 +23,16 @@ def fingerprint(dataset: Any) -> str:
     Args:
         dataset: of torch, with a length.
 
+    Raises:
+        ValueError: if its samples have no places, as those of a ``DataLoader``.
+
     Example:
         >>> fingerprint([(torch.zeros(2), 0)]) == fingerprint([(torch.zeros(2), 0)])
         True
         >>> fingerprint([(torch.zeros(2), 0)]) == fingerprint([(torch.ones(2), 0)])
         False
     """
+    check_dataset(dataset)
     n = len(dataset)
     digest = sha256(str(n).encode())
     places = sorted({round(i * (n - 1) / (_SAMPLES - 1)) for i in range(_SAMPLES)}) if n else []

@@ -23,6 +23,7 @@ from avalanche_mgem.memory._storage import (
     StoredSamples,
     Unpack,
     UnreadSamples,
+    check_dataset,
     unpacked,
 )
 
@@ -131,9 +132,10 @@ class EpisodicMemory:
                 online stream. The kept samples are then uniform over all of them.
 
         Raises:
-            ValueError: if the samples make no batch that can be kept, or those of a stream's pieces differ in
-                shape.
+            ValueError: if the samples have no places, make no batch that can be kept, or those of a stream's
+                pieces differ in shape.
         """
+        check_dataset(dataset)
         key = fingerprint(dataset) if key is None else key
         slot = self._find(key)
         priorities: npt.NDArray[np.float64] = np.empty(0)
@@ -186,6 +188,7 @@ class EpisodicMemory:
         Raises:
             ValueError: if they make no batch that can be kept, or not the groups asked for.
         """
+        check_dataset(dataset)
         if len(dataset) == 0:
             raise ValueError(f"{where} would be empty: the data set has no samples.")
         kept = min(len(dataset), self._share(max(past, 1)))

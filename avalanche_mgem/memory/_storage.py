@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from avalanche_mgem.memory._draws import Index
 from avalanche_mgem.memory._tree import Tree, check_batch, form_of, tensors_of, tree_map
@@ -20,6 +20,22 @@ Batch = tuple[Tree, Tree, Tensor | None]
 Collate = Callable[[list[Any]], Any]
 
 Unpack = Callable[[Any], Batch]
+
+
+def check_dataset(dataset: Any) -> None:
+    """Checks that the samples have a number and can be read one by one.
+
+    Raises:
+        ValueError: saying what to give, such as the dataset of a loader.
+    """
+    if isinstance(dataset, DataLoader):
+        raise ValueError("a DataLoader gives batches; the memory draws single samples: give loader.dataset.")
+    has_places = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, IterableDataset) or not has_places:
+        raise ValueError(
+            f"the samples of a {type(dataset).__name__} have no number and no places, and the memory draws "
+            "some of all; give a dataset with __len__ and __getitem__, such as list(dataset)."
+        )
 
 
 def unpacked(batch: Any) -> Batch:

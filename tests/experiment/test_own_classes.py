@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import help_examples
 from omegaconf import OmegaConf
 
 from avalanche_mgem.experiment import UserError, compose, run
@@ -29,15 +29,8 @@ class {name}(Naive):
 """
 
 
-def help_examples(out: str) -> list[list[str]]:
-    """The words of each example, without ``mgem``."""
-    block = out.partition("Examples:\n")[2].partition("Results are in")[0].replace("\\\n", " ")
-    lines = [line for line in block.splitlines() if line.strip().startswith("mgem")]
-    return [shlex.split(re.split(r"\s{3,}(?=\S+ )", line.strip())[0]) for line in lines]
-
-
 def test_what_the_help_shows_works(mgem: Mgem, tmp_path: Path) -> None:
-    shown = help_examples(mgem("--help").out)
+    shown = help_examples(mgem("--help").out, end="Results are in")
     assert len(shown) > 10
     changes = {}  # of all examples: to compose each takes a while
     for program, *words in shown:
@@ -137,6 +130,84 @@ def test_a_class_that_is_not_found_says_why(
             line = said.format(here=re.escape(str(tmp_path)))
             line = line if alone is inner else line.replace("model.", "model.a.", 1)
             assert re.fullmatch(line, str(error.value))
+
+
+MODELS = """
+import torch
+from torch import nn
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(2, 3), nn.LazyConv2d(3, 3), nn.Flatten(), nn.LazyLinear(10))
+
+class Deep(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 10))
+
+    def forward(self, x):
+        return super().forward(x.unsqueeze(1))
+
+class Wrong(nn.Module):
+    error = None
+
+    def forward(self, x):
+        raise self.error
+
+class Two(nn.Module):
+    def forward(self, x, y):
+        return x
+
+class Viewed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x)).view(len(x), -1))
+
+class Unready(nn.Module):
+    pass
+
+class ValueWrong(Wrong):
+    error = ValueError("expected other images")
+
+class NameWrong(Wrong):
+    error = NameError("name 'selfx' is not defined")
+"""
+
+
+@pytest.mark.parametrize("name", ["lazy", "Deep", "Viewed"])
+def test_a_model_of_the_users_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    own(tmp_path, monkeypatch, "mgem_models", MODELS)
+    words = ["strategy=gem", "model=custom", f"model._target_=mgem_models.{name}", *SMALL]
+    for laid_out in ("false", "true") if name != "Viewed" else ("false",):
+        result = run([*words, f"channels_last={laid_out}"])
+        assert result.seconds_train > 0
+        *_, weights = (p for p in result.model.parameters() if p.dim() > 3)
+        last = laid_out == "true" and name == "lazy"  # of 2-D convolutions only
+        assert weights.dim() == 5 or weights.is_contiguous(memory_format=torch.channels_last) == last
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("ValueWrong", "expected other images"),
+        ("NameWrong", "NameError: name 'selfx' is not defined"),
+        ("Two", r"TypeError: .*missing 1 required positional argument: 'y'"),
+        ("Unready", r"NotImplementedError: .*missing the required \"forward\" function"),
+        ("Viewed", r"view size is not compatible .* Or set channels_last=false\."),
+    ],
+)
+@pytest.mark.parametrize("benchmark", ["permuted_digits", "split_digits"])
+def test_a_model_that_takes_no_images_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: str, benchmark: str
+) -> None:
+    own(tmp_path, monkeypatch, "mgem_models", MODELS)
+    words = ["model=custom", f"model._target_=mgem_models.{name}", "channels_last=true", *SMALL]
+    said = rf"^model \(mgem_models\.{name}\): it takes no images of shape \[1, 8, 8\]: {error}$"
+    with pytest.raises(UserError, match=said) as raised:
+        run([*words, f"benchmark={benchmark}"])
+    assert "\n" not in str(raised.value)
 
 
 def test_arguments_that_a_class_does_not_take_are_named(

@@ -177,6 +177,9 @@ def test_fewer_steps_than_asked_for_are_counted() -> None:
         (["-m", "seed=0,1"], "profile measures one run; leave out --multirun"),
         (["hydra.mode=MULTIRUN"], "profile measures one run; leave out --multirun"),
         (["optimizer.lr=1e30", *SMALL], "not finite"),
+        (["hydra.run.dir=x"], "hydra.run.dir=x: mgem profile writes nothing; leave it out"),
+        (["logger=csv"], "logger=csv: a profile is not logged; leave it out"),
+        (["save_model=true"], "save_model=True: a profile keeps no model; leave it out"),
     ],
 )
 def test_a_mistake_gets_one_line(mgem: Mgem, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -3,6 +3,7 @@ import gc
 import pickle
 import random
 import weakref
+from functools import partial
 
 import avalanche.benchmarks as ab
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as tensor_dataset
 from avalanche.benchmarks.utils import make_avalanche_dataset
 from helpers import split_digits
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from avalanche_mgem.memory import EpisodicMemory, fingerprint
 from avalanche_mgem.plugins import origin_experience, samples_of
@@ -330,6 +331,30 @@ def test_task_labels_are_kept_or_absent():
     dataset = make_avalanche_dataset(TensorDataset(torch.randn(6, 2), torch.arange(6) % 2))
     memory = filled(EpisodicMemory(5), ab.benchmark_from_datasets(train=[dataset]).train_stream)
     assert memory.groups()[0].task_labels is None
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(2), 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (DataLoader([(torch.zeros(2), 0)]), r"DataLoader gives batches; .*: give loader\.dataset\.$"),
+        (Endless(), r"samples of a Endless have no number .* list\(dataset\)\.$"),
+        (iter([(torch.zeros(2), 0)]), r"samples of a list_iterator have no number"),
+        (None, "samples of a NoneType have no number"),
+    ],
+    ids=["loader", "iterable", "iterator", "none"],
+)
+@pytest.mark.parametrize("key", [None, "known"])
+def test_samples_without_places_are_a_clear_error(dataset, message, key):
+    memory = EpisodicMemory(2)
+    for use in (memory.check, partial(memory.remember, key=key), fingerprint):
+        with pytest.raises(ValueError, match=message):
+            use(dataset)
+    assert len(memory) == 0
 
 
 def test_numpy_integers_are_integers():

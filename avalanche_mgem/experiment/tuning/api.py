@@ -78,8 +78,8 @@ def tune(
     with quiet():
         silence()
         benchmarks = Benchmarks()
-        for cfg in cfgs.values():
-            _check(cfg, settings, benchmarks)
+        for name, cfg in cfgs.items():
+            _check(cfg, spaces[name], settings, benchmarks)
         claim(target, description(cfgs, spaces, settings, some.seed))
         storage = Storage(target)
         studies = {name: Study(storage, name, spaces[name], settings, some.seed) for name in cfgs}
@@ -125,13 +125,21 @@ def _spaces(cfgs: Mapping[str, DictConfig], settings: Settings, config_dir: Path
         has_some = any(key in known[name] for key in settings.space)
         given = settings.space if has_some else _default_space(name)
         spaces[name] = {key: parse(key, value) for key, value in given.items() if key in known[name]}
+        missing = [key for key in {**settings.space, **given} if key not in known[name]]
+        lacks = ", ".join(_lack(key, known[name]) for key in missing)
         if not spaces[name]:
-            raise UserError(f"strategy={name}: it has none of the keys {', '.join(given)}")
+            raise UserError(f"strategy={name}: it has {lacks}; give a tune.space.KEY that it has")
         if settings.sampler == "grid":
-            grid_size(spaces[name])
-        if missing := [key for key in settings.space if key not in known[name]]:
-            say(f"{name} has no {', '.join(missing)}; it is tuned over {', '.join(spaces[name])}")
+            grid_size(spaces[name], f"the default space of {name}: " if given is not settings.space else "")
+        if missing:
+            say(f"{name} has {lacks}; it is tuned over {', '.join(spaces[name])}")
     return spaces
+
+
+def _lack(key: str, known: Mapping[str, Any]) -> str:
+    """That a strategy has no such key, or several values in its place, as those of a schedule."""
+    inner = sorted(other for other in known if other.startswith(f"{key}."))
+    return f"{' and '.join(inner)} in place of {key}" if inner else f"no {key}"
 
 
 def _default_space(strategy: str) -> Mapping[str, Any]:
@@ -144,11 +152,20 @@ def _default_space(strategy: str) -> Mapping[str, Any]:
     return dict(spaces[strategy])
 
 
-def _check(cfg: DictConfig, settings: Settings, benchmarks: Benchmarks) -> None:
-    """Finds a mistake in the configuration before any trial, which could only fail."""
-    run, benchmark = prepare(with_values(cfg, {}, settings.first_seed), benchmarks)
-    part = first(benchmark, settings.experiences)
-    make_strategy(run, part, ProgressBar())
+def _check(cfg: DictConfig, space: Space, settings: Settings, benchmarks: Benchmarks) -> None:
+    """Finds a mistake in the configuration before any trial, which could only fail.
+
+    A configuration may need a value of the space: ``patterns_per_exp=null`` asks for a ``mem_size``.
+    """
+
+    def check(values: Mapping[str, Any]) -> None:
+        run, benchmark = prepare(with_values(cfg, values, settings.first_seed), benchmarks)
+        make_strategy(run, first(benchmark, settings.experiences), ProgressBar())
+
+    try:
+        check({})
+    except UserError:
+        check({key: part.some for key, part in space.items()})
 
 
 def _work(

@@ -52,9 +52,10 @@ def check_carried(cfg: DictConfig, keys: Sequence[str], words: Words, config_dir
     with TemporaryDirectory() as folder:
         write_best(Path(folder), "best", cfg, dict.fromkeys(keys, _UNTRIED), "nothing yet")
         places = [folder] if config_dir is None else [folder, config_dir]
-        composed = compose(search_path_word(*places), *words.runs, "strategy=best")
+        composed = compose(search_path_word(*places), *_beside_the_file(words), "strategy=best")
+    typed = {_key(word) for word in words.runs}
     for key in keys:
-        if OmegaConf.select(composed, key) != _UNTRIED:
+        if key in typed or OmegaConf.select(composed, key) != _UNTRIED:
             raise UserError(
                 f"tune.space.{key}: the words of the command, or a named experiment in them, set {key} too; "
                 "leave it out in one of the two"
@@ -63,10 +64,22 @@ def check_carried(cfg: DictConfig, keys: Sequence[str], words: Words, config_dir
 
 def next_command(folder: Path, names: Sequence[str], words: Words, config_dir: Path | None) -> str:
     """The command that runs the best values over five seeds, all in one sweep."""
-    runs = [word for word in words.runs if word.partition("=")[0] not in ("seed", "validation")]
+    runs = [word for word in _beside_the_file(words) if _key(word) not in ("seed", "validation")]
     if config_dir is not None:
         runs.append(search_path_word(config_dir))
     quoted = " ".join(map(shlex.quote, runs))
     where = shlex.quote(os.path.relpath(folder))
     line = f"mgem -m --config-dir {where} strategy={','.join(names)} seed=0,1,2,3,4 {quoted}"
     return line.rstrip()
+
+
+def _beside_the_file(words: Words) -> list[str]:
+    """The words without those below ``strategy``, which the file of best values has in it.
+
+    It is a strategy of its own: a key that a word adds is there already, and one that a word drops is not.
+    """
+    return [word for word in words.runs if not _key(word).startswith("strategy.")]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from avalanche_mgem.experiment._files import config_folder
+from avalanche_mgem.experiment._words import check_no_run_folder
 from avalanche_mgem.experiment.errors import allowed
+from avalanche_mgem.experiment.tuning.space import TUNED_GROUPS, TUNED_KEYS
 from avalanche_mgem.runs import UserError, flatten
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -36,12 +39,36 @@ def split_words(words: Sequence[str]) -> Words:
     >>> split_words(["strategy=gem,replay", "seed=1", "tune.trials=3"])
     Words(own=['strategy=gem,replay', 'tune.trials=3'], strategies=['gem', 'replay'], runs=['seed=1'])
     """
+    check_no_run_folder(words, "the results of a study are in tune.dir=DIR")
     own = [word for word in words if re.match(r"\+{0,2}tune[.=]|strategy=", word)]
     chosen = [word.partition("=")[2] for word in own if word.startswith("strategy=")]
     strategies = [name.strip() for name in chosen[-1].split(",")] if chosen else []
+    if chosen and chosen[-1].lstrip().startswith("["):
+        listed = ",".join(re.findall(r"[^\s,\[\]]+", chosen[-1]))
+        raise UserError(f"strategy={chosen[-1]}: several strategies have no brackets: strategy={listed}")
     if chosen and (not all(strategies) or len(set(strategies)) < len(strategies)):
         raise UserError(f"strategy={chosen[-1]}: it must be names of strategies, each once")
-    return Words(own, strategies, [word for word in words if word not in own])
+    runs = [word for word in words if word not in own]
+    for word in runs:
+        _refuse_several(word)
+    return Words(own, strategies, runs)
+
+
+def _refuse_several(word: str) -> None:
+    """Refuses several values where a study has one. Hydra would advise ``mgem -m``, which makes no study."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return  # said later, with all that the command knows of words
+    if not override.is_sweep_override():
+        return
+    key = override.key_or_group
+    advice = f"a study has one {key}"
+    if key == "seed":
+        advice = "it is that of the sampler, one number; tune.seeds=3 makes each trial the mean of three runs"
+    elif key in TUNED_KEYS or key.startswith(tuple(f"{group}." for group in TUNED_GROUPS)):
+        advice = f"tune.space.{key}='[a,b,...]' tries several values"
+    raise UserError(f"{word}: {advice}")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from avalanche_mgem.experiment.errors import allowed
 from avalanche_mgem.runs import UserError, flatten, text
 
 _FORMS = "[a,b,...], log(a,b), uniform(a,b) or int(a,b)"
-_GROUPS = ("strategy", "model", "optimizer")
-_KEYS = ("train_mb_size", "train_epochs")
+TUNED_GROUPS = ("strategy", "model", "optimizer")
+TUNED_KEYS = ("train_mb_size", "train_epochs")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Choices:
     def grid(self) -> list[Any]:
         """All values."""
         return list(self.values)
+
+    @property
+    def some(self) -> Any:
+        """One of the values."""
+        return self.values[0]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Range:
     def grid(self) -> list[Any] | None:
         """All values; None where there is no end of them."""
         return list(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else None
+
+    @property
+    def some(self) -> Any:
+        """One of the values."""
+        return int(self.low) if self.kind == "int" else self.low
 
 
 Space = Mapping[str, Choices | Range]
@@ -128,7 +138,7 @@ def _range(where: str, kind: str, low: str, high: str) -> Range:
 def tunable(cfg: DictConfig) -> dict[str, Any]:
     """The keys that can be tuned, with their values: those of a method, not those of the benchmark."""
     values: Any = OmegaConf.to_container(cfg, resolve=False)
-    parts = {group: values[group] for group in _GROUPS} | {key: values[key] for key in _KEYS}
+    parts = {group: values[group] for group in TUNED_GROUPS} | {key: values[key] for key in TUNED_KEYS}
     return {key: value for key, value in flatten(parts).items() if not key.endswith("_target_")}
 
 
@@ -151,8 +161,12 @@ def check_keys(keys: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         raise UserError(f"tune.space.{key}: there is no such key to tune; {allowed(key, known)}")
 
 
-def grid_size(space: Space) -> int:
+def grid_size(space: Space, source: str = "") -> int:
     """The number of combinations.
+
+    Args:
+        space: what is tried.
+        source: where a space comes from that the user has not given, for the error.
 
     Raises:
         UserError: naming a key that has no end of values.
@@ -161,6 +175,8 @@ def grid_size(space: Space) -> int:
     for key, part in space.items():
         values = part.grid()
         if values is None:
-            raise UserError(f"tune.space.{key}={part}: tune.sampler=grid takes [a,b,...] and int(a,b) only")
+            raise UserError(
+                f"{source}tune.space.{key}={part}: tune.sampler=grid takes [a,b,...] and int(a,b) only"
+            )
         size *= len(values)
     return size

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import pandas as pd
 import pytest
 import torch
 from avalanche.training.templates import SupervisedTemplate
+from helpers import help_examples
 
 from avalanche_mgem.experiment import UserError, compose, tune
 from avalanche_mgem.experiment._files import config_folder
 from avalanche_mgem.experiment.tuning import api
 from avalanche_mgem.experiment.tuning.folder import description
-from avalanche_mgem.experiment.tuning.settings import read_settings
+from avalanche_mgem.experiment.tuning.settings import read_settings, split_words
 from avalanche_mgem.experiment.tuning.trial import Benchmarks, objectives
 
 Mgem = Callable[..., Any]
@@ -135,6 +137,45 @@ def test_a_trial_begins_as_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("_no_picture")
+@pytest.mark.parametrize(
+    ("words", "key", "values"),
+    [
+        (["strategy.patterns_per_exp=null"], "strategy.mem_size", "[20,40]"),
+        (["strategy.memory_strength={_target_: avalanche_mgem.schedules.Shared, total: 6}"],
+         "strategy.memory_strength.total", "[2,4]"),
+        (["~strategy.ridge"], "strategy.memory_strength", "[0,1]"),
+        (["+strategy.eval_every=-1"], "strategy.memory_strength", "[0,1]"),
+    ],
+)  # fmt: skip
+def test_the_best_keeps_what_words_make_of_the_strategy(
+    tmp_path: Path, words: list[str], key: str, values: str
+) -> None:
+    grid = ["tune.sampler=grid", f"tune.space.{key}={values}"]
+    tuned = tune(["strategy=gem", *words, *SMALL, *grid], tmp_path / "study")
+    assert set(tuned.trials["state"]) == {"complete"}
+    expected = compose("strategy=gem", *words, f"{key}={tuned.best['gem'][key]}")
+    command = [word for word in shlex.split(tuned.command) if "=" in word and not word.startswith("seed=")]
+    cfg = compose(*command, config_dir=tmp_path / "study")
+    assert cfg.strategy == expected.strategy
+
+
+@pytest.mark.usefixtures("_no_picture")
+def test_a_key_of_the_default_space_that_has_several_values_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "strategy.memory_strength={_target_: avalanche_mgem.schedules.Shared, total: 6}",
+        "tune.trials=1",
+    ]
+    tuned = tune(["strategy=gem", *words, *SMALL], tmp_path / "study")
+    assert list(tuned.best["gem"]) == ["optimizer.lr"]
+    assert (
+        "gem has strategy.memory_strength.total in place of strategy.memory_strength; it is tuned over "
+        "optimizer.lr\n"
+    ) in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_no_picture")
 def test_a_trial_that_diverges_does_not_end_the_study(mgem: Mgem, tmp_path: Path) -> None:
     words = ["strategy=naive", "tune.sampler=grid", "tune.space.optimizer.lr=[1e30,0.1]", "tune.dir=study"]
     result = mgem("tune", *words, *SMALL)
@@ -169,7 +210,22 @@ def test_a_study_without_a_complete_trial_is_an_error(mgem: Mgem, tmp_path: Path
         (["tune.experiences=6"], "tune.experiences=6: the benchmark has 5"),
         (["optimizer.lr=0.1"], "tune.space.optimizer.lr: the words of the command, or a named experiment"),
         (["strategy.num_groups=1000"], "num_groups"),
-        (["tune.sampler=grid"], "tune.sampler=grid takes"),
+        (
+            ["tune.sampler=grid"],
+            "the default space of dmgem: tune.space.optimizer.lr=log(0.003,0.3): tune.",
+        ),
+        (["hydra.run.dir=x"], "hydra.run.dir=x: the results of a study are in tune.dir=DIR; leave it out"),
+        (["seed=0,1"], "seed=0,1: it is that of the sampler, one number; tune.seeds=3 makes"),
+        (["benchmark=permuted_digits,x"], "benchmark=permuted_digits,x: a study has one benchmark"),
+        (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: tune.space.optimizer.lr='[a,b,...]' tries"),
+        (["strategy=[gem, naive]"], "several strategies have no brackets: strategy=gem,naive"),
+        (["strategy.memory_strength=0"], "tune.space.strategy.memory_strength: the words of the command"),
+        (
+            ["strategy=gem", "~optimizer.lr", "~strategy.memory_strength"],
+            "it has no optimizer.lr, no strategy.memory_strength; give a tune.space.KEY that it has",
+        ),
+        (["strategy.patterns_per_exp=null"], "mem_size"),
+        (["strategy.patterns_per_exp=null", "tune.space.strategy.mem_size=[0]"], "mem_size"),
     ],
 )
 def test_a_mistake_is_a_line_and_leaves_nothing(
@@ -290,3 +346,11 @@ def test_the_help_teaches(mgem: Mgem) -> None:
     assert result.status == 0
     for word in ("log(a,b)", "strategy=best", "tune.trials", "validation samples"):
         assert word in result.out
+    shown = help_examples(result.out, end="tune.space.KEY=VALUES")
+    assert len(shown) == 5
+    for program, command, *words in shown:
+        assert (program, command) == ("mgem", "tune")
+        asked = split_words(words)
+        settings = read_settings([word for word in asked.own if not word.startswith("strategy=")])
+        cfgs = {name: compose(*asked.runs, f"strategy={name}") for name in asked.strategies or ["gem"]}
+        assert api._spaces(cfgs, settings, None)
