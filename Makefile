@@ -73,9 +73,11 @@ results: $(VENV)/installed
 	$(MAKE) results-small
 
 # The tables and figures of docs/results, from the runs that are kept there: minutes. RUNS_name has the archives of a
-# report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs.
+# report that is not that of one archive, and OPTIONS_name its options. Other work ran beside all of these runs but those
+# of ALONE, so that the seconds of the others measure nothing.
+ALONE := q4_price
 REPORTS := q1 q1_rotated q2 q2_modules q2_groups q2_groups_16 q3_permuted q3_permuted_budget q3_rotated \
-    q4 q4_equal q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50
+    q4 q4_equal q4_price q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50
 # Question 2: modules and groups as the knob, beside as many values of gamma.
 RUNS_q2 := q2_gamma
 RUNS_q2_modules := q2_gamma q2_modules
@@ -102,6 +104,8 @@ OPTIONS_q4 := --over patterns_per_step,batch_size_mem --baseline patterns_per_st
 RUNS_q4_equal := q4_constraints q4_replay
 OPTIONS_q4_equal := --baseline all --where strategy=gem,replay strategy.memory_strength=0.1,absent \
     strategy.patterns_per_step=64,256,absent strategy.plugins.replay.batch_size_mem=64,256,absent
+# The seconds of steps.
+OPTIONS_q4_price := --over patterns_per_step,batch_size_mem
 # Question 5: samples kept of each experience, beside gem at equal size, at gamma 0 and at 0.1; and what the pull does to gem.
 MEMORY := --over patterns_per_exp --front patterns_per_exp
 RUNS_q5 := q2_gamma q5_constraints
@@ -124,7 +128,7 @@ results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 
 report-%: $(VENV)/installed
 	$(BIN)/mgem-report $(foreach name,$(or $(RUNS_$*),$*),docs/results/runs/evidence/$(name).tar.gz) \
-	    --output docs/results/evidence/$* --busy $(OPTIONS_$*)
+	    --output docs/results/evidence/$* $(if $(filter $*,$(ALONE)),,--busy) $(OPTIONS_$*)
 
 # Every warning is an error. The examples run, and their pages have what they print.
 docs: $(VENV)/installed-docs
