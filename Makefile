@@ -77,6 +77,7 @@ results: $(VENV)/installed
 # of ALONE, so that the seconds of the others measure nothing.
 ALONE := q4_price
 REPORTS := q1 q1_rotated q2 q2_modules q2_groups q2_groups_16 q3_permuted q3_permuted_budget q3_rotated \
+    q3_split_cifar100 q3_digit_domains \
     q4 q4_equal q4_price q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50
 # Question 2: modules and groups as the knob, beside as many values of gamma.
 RUNS_q2 := q2_gamma
@@ -94,6 +95,9 @@ OPTIONS_q2_groups_16 := --front memory_strength,num_groups --baseline gem --wher
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
 OPTIONS_q3_rotated := --baseline all
+TUNED_ELSEWHERE := best_gem,best_pmgem,best_dmgem,best_gem_budget,best_replay,best_er_gem
+OPTIONS_q3_split_cifar100 := --baseline all --where strategy=$(TUNED_ELSEWHERE),replay_second
+OPTIONS_q3_digit_domains := --baseline all --where strategy=$(TUNED_ELSEWHERE),best_derpp
 RUNS_q3_permuted_budget := q3_permuted q3_permuted_budget
 OPTIONS_q3_permuted_budget := --baseline all --where strategy=$(TUNED),gem_budget,dmgem_budget,gem_shared,replay_256
 # Question 4, as far as it is complete: samples a step, each number against the whole memory, which is in question 1.
