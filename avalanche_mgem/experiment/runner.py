@@ -14,7 +14,7 @@ import torch
 from avalanche.core import BasePlugin
 from avalanche.models import MultiTaskModule
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
-from avalanche.training import DER, JointTraining
+from avalanche.training import DER, Cumulative, GDumb, JointTraining
 from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from torch import nn
@@ -185,13 +185,28 @@ def make_strategy(cfg: DictConfig, benchmark: Any, progress: ProgressBar, logger
         plugins=[*plugins, progress, BatchedEvaluation(cfg.eval_keep_mib * 2**20)],
         evaluator=make_evaluator(cfg, loggers),
     )
-    if isinstance(strategy, DER) and isinstance(model, MultiTaskModule):
-        raise UserError(
-            f"strategy ({cfg.strategy._target_}): Avalanche's DER works with one head for all experiences; "
-            "set benchmark.return_task_id=false"
-        )
+    _check_tasks(cfg, strategy, _task_labels(benchmark))
     strategy.eval_every = 0  # Avalanche's forward transfer refuses -1
     return strategy
+
+
+def _task_labels(benchmark: Any) -> set[int]:
+    return {label for exp in benchmark.train_stream for label in getattr(exp, "task_labels", ())}
+
+
+def _check_tasks(cfg: DictConfig, strategy: Any, labels: set[int]) -> None:
+    """Refuses what Avalanche's strategies cannot do with several task labels, of which some say nothing."""
+    where = f"strategy ({cfg.strategy._target_})"
+    if isinstance(strategy, DER) and isinstance(strategy.model, MultiTaskModule):
+        raise UserError(
+            f"{where}: Avalanche's DER works with one head for all experiences; set "
+            "benchmark.return_task_id=false"
+        )
+    if isinstance(strategy, JointTraining | Cumulative | GDumb) and cfg.train_mb_size < len(labels):
+        raise UserError(
+            f"{where}: each of its minibatches has samples of every task label, of which the benchmark has "
+            f"{len(labels)}; set train_mb_size={len(labels)} or more, or benchmark.return_task_id=false"
+        )
 
 
 def parts_to_train(strategy: Any, benchmark: Any) -> Sequence[Any]:
@@ -227,8 +242,7 @@ def make_model(cfg: DictConfig, benchmark: Any) -> nn.Module:
         _lay_channels_last(model)
         if takes_images_alone:
             _output(cfg, model, " Or set channels_last=false.")
-    labels = {label for exp in benchmark.train_stream for label in getattr(exp, "task_labels", ())}
-    if len(labels) > 1:
+    if len(_task_labels(benchmark)) > 1:
         try:
             model = multi_head(model)
         except ValueError as error:

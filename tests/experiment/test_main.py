@@ -227,6 +227,13 @@ ERRORS = {
     "outputs": (["model.num_classes=3"], ["avalanche.models.SimpleMLP", "3 outputs", "at least 10"]),
     "given twice": (["+strategy.train_epochs=2"], ["strategy.train_epochs", "outside of strategy"]),
     "given by mgem": (["+strategy.evaluator=2"], ["mgem gives evaluator itself; drop it\n"]),
+    **{
+        f"{name}: a minibatch of all tasks": (
+            [f"strategy={name}", "benchmark=split_digits", "train_mb_size=4"],
+            ["task label, of which the benchmark has 5; set train_mb_size=5 or more"],
+        )
+        for name in ("joint", "cumulative", "gdumb")
+    },
     "one head only": (["strategy=der", "benchmark=split_digits"], ["DER", "benchmark.return_task_id=false"]),
     "no benchmark": (["~benchmark", "+benchmark._target_=builtins.dict"], ["a dict", "CLScenario"]),
     "no strategy": (["strategy=naive", "strategy._target_=builtins.dict"], ["a dict", "BaseSGD"]),
