@@ -76,9 +76,16 @@ def measured(
     K, b = rows.products(g, blocks, dtype, diagonal=diagonal, row_by_row=False)
     numbers = _on_host(g, K, b)
     if _is_out_of_range(g, rows, numbers, blocks):
-        K, b = rows.products(g, blocks, torch.float64, diagonal=diagonal, row_by_row=True)
-        numbers = _on_host(g, K, b)
+        return measured_in_full(g, rows, blocks, diagonal=diagonal)
     return (K, b), numbers
+
+
+def measured_in_full(
+    g: Tensor, rows: GradientRows, blocks: Blocks, *, diagonal: bool = False
+) -> tuple[tuple[Tensor, Tensor], Numbers]:
+    """The same in float64 and row by row, where no digits are lost to range or to samples that cancel."""
+    K, b = rows.products(g, blocks, torch.float64, diagonal=diagonal, row_by_row=True)
+    return (K, b), _on_host(g, K, b)
 
 
 def _on_host(g: Tensor, K: Tensor, b: Tensor) -> Numbers:

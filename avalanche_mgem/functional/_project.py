@@ -9,7 +9,7 @@ from torch import Tensor
 from avalanche_mgem.functional._blocks import Blocks
 from avalanche_mgem.functional._combine import combine
 from avalanche_mgem.functional._dual import Ridge, check_options, dual_on_host
-from avalanche_mgem.functional._gram import Numbers, all_finite, gram, measured
+from avalanche_mgem.functional._gram import Numbers, all_finite, gram, measured, measured_in_full
 from avalanche_mgem.functional._report import ProjectionReport
 from avalanche_mgem.functional._rows import GradientRows, as_rows
 from avalanche_mgem.solvers import Solver, diagonal, get_solver
@@ -94,7 +94,12 @@ def project(
         with phase("solver"):
             _check_finite(numbers)
             start = now("cpu")
-            v = _multipliers(numbers, memory_strength, solve, ridge)
+            try:
+                v = _multipliers(numbers, memory_strength, solve, ridge)
+            except ArithmeticError:
+                # Products by pairs of samples are no Gram matrix where the samples of a row cancel.
+                (K, b), numbers = measured_in_full(g, rows, blocks)
+                v = _multipliers(numbers, memory_strength, solve, ridge)
             seconds = now("cpu") - start
         if report is not None:
             if v is not None and solve is diagonal:

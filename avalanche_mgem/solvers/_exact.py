@@ -20,7 +20,7 @@ def exact(K: Array, b: Array, lower: Array) -> Array:
     Shapes and meaning of the arguments: :mod:`avalanche_mgem.solvers`.
 
     Raises:
-        ArithmeticError: if neither DAQP nor quadprog finds a solution.
+        FloatingPointError: if neither DAQP nor quadprog finds a solution.
 
     Example:
         >>> K, b = np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([-3.0, 1.0])

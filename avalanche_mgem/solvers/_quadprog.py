@@ -13,7 +13,7 @@ def quadprog(K: Array, b: Array, lower: Array) -> Array:
     Shapes and meaning of the arguments: :mod:`avalanche_mgem.solvers`.
 
     Raises:
-        ArithmeticError: if ``K`` is not positive definite by more than rounding.
+        FloatingPointError: if ``K`` is not positive definite by more than rounding.
 
     Example:
         >>> quadprog(np.eye(2), np.array([-3.0, 1.0]), lower=np.zeros(2))
@@ -26,4 +26,4 @@ def quadprog(K: Array, b: Array, lower: Array) -> Array:
             return np.maximum(v, lower)
         except ValueError as error:
             reason = error
-    raise ArithmeticError(f"quadprog found no solution of the dual: {reason}.")
+    raise FloatingPointError(f"quadprog found no solution of the dual: {reason}.")

@@ -356,6 +356,34 @@ def test_squares_of_samples_that_cancel_are_never_negative():
         assert torch.isfinite(project(g, rows)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_that_cancel_to_a_few_digits_leave_constraints_that_hold(dtype):
+    """Alike rows, each the difference of samples that are nearly equal: their pairs give no Gram matrix."""
+    small = (30 * torch.finfo(dtype).eps) ** 0.5
+    model = nn.Linear(40, 30, bias=False).to(dtype)
+    criterion = lambda output, y: (output.sum(dim=1) * y).mean()  # noqa: E731
+    args = arguments(model, criterion)
+    is_needed = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        common, inputs = torch.randn(40, dtype=torch.float64), []
+        for _ in range(8):
+            x = torch.randn(40, dtype=torch.float64)
+            inputs += [x + small * (common + 0.1 * torch.randn(40)), x]
+        y = torch.tensor([1.0, -1.0] * 8).to(dtype)
+        groups = memory_groups(torch.stack(inputs).to(dtype), y, (2,) * 8)
+        rows, G = Layerwise()(groups, *args), loop(groups, *args)
+        g = -G.mean(dim=0) + 0.1 * G.std() * torch.randn(1200, dtype=dtype)
+        K, _ = rows.products(g, Blocks((1200,)), dtype, diagonal=False)
+        norms = K[0].double().diagonal().sqrt()
+        is_needed += bool(torch.linalg.eigvalsh(K[0].double() / norms.outer(norms))[0] < -1e-3)
+        z = project(g, rows)
+        cosines = G.double() @ z.double() / (G.double().norm(dim=1) * g.double().norm())
+        assert (G @ g < 0).any()
+        assert cosines.min() > -1e-4
+    assert is_needed > 10  # or there is no point
+
+
 @pytest.mark.parametrize("module_of_bias", [0, 1])
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_few_samples_and_many_constraints_go_by_pairs_of_samples(module_of_bias, is_shared):

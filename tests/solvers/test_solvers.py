@@ -168,5 +168,5 @@ def test_what_rounding_has_made_indefinite_is_solved(solver):
 
 
 def test_quadprog_reports_what_it_cannot_solve():
-    with pytest.raises(ArithmeticError, match="quadprog found no solution"):
+    with pytest.raises(FloatingPointError, match="quadprog found no solution"):
         quadprog(-np.eye(2), np.zeros(2), np.zeros(2))
