@@ -78,7 +78,8 @@ results: $(VENV)/installed
 ALONE := q4_price
 REPORTS := q1 q1_rotated q2 q2_modules q2_groups q2_groups_16 q3_permuted q3_permuted_budget q3_rotated \
     q3_split_cifar100 q3_digit_domains \
-    q4 q4_equal q4_price q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50
+    q4 q4_equal q4_price q5 q5_pulled q5_pull q6_modules q6_groups q6_solver q7_long q7_tuned_50 \
+    q7_mlp q7_lenet5
 # Question 2: modules and groups as the knob, beside as many values of gamma.
 RUNS_q2 := q2_gamma
 RUNS_q2_modules := q2_gamma q2_modules
@@ -94,6 +95,7 @@ OPTIONS_q2_groups_16 := --front memory_strength,num_groups --baseline gem --wher
 # Question 3 compares all pairs of what was tuned.
 TUNED := best_gem,best_pmgem,best_dmgem,best_replay,best_er_gem,best_er_ace,best_derpp,best_ewc
 OPTIONS_q3_permuted := --baseline all --where strategy=$(TUNED)
+RUNS_q3_rotated := q3_rotated q3_rotated_finer
 OPTIONS_q3_rotated := --baseline all
 TUNED_ELSEWHERE := best_gem,best_pmgem,best_dmgem,best_gem_budget,best_replay,best_er_gem
 OPTIONS_q3_split_cifar100 := --baseline all --where strategy=$(TUNED_ELSEWHERE),replay_second
@@ -126,6 +128,11 @@ OPTIONS_q6_groups := --baseline grouping=random --where strategy=dmgem strategy.
 RUNS_q6_solver := q2_gamma q6_solver
 OPTIONS_q6_solver := --baseline solver=exact --where strategy.memory_strength=0
 OPTIONS_q7_tuned_50 := --baseline best_gem
+# One network a report.
+RUNS_q7_mlp := q7_networks
+OPTIONS_q7_mlp := --where model._target_=avalanche.models.SimpleMLP
+RUNS_q7_lenet5 := q7_networks
+OPTIONS_q7_lenet5 := --where model._target_=avalanche.models.LeNet5
 results-small: $(VENV)/installed $(addprefix report-,$(REPORTS))
 	$(BIN)/mgem-report docs/results/runs/gem_protocol/permuted_mnist --output docs/results/gem_protocol_permuted_mnist
 	$(BIN)/mgem-report docs/results/runs/pareto/permuted_mnist --output docs/results/pareto_permuted_mnist
