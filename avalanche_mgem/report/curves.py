@@ -100,8 +100,8 @@ def _curves(
             place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5}
             _legend(axes, axes.get_lines(), names_of_panel, **place)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -_MARGIN), min(high, 1 + _MARGIN))
+    low, high = panels[0].get_ylim()  # which all share; set earlier, it would stay that of the first
+    panels[0].set_ylim(max(low, -_MARGIN), min(high, 1 + _MARGIN))
     label_outer(panels, columns, *labels)
     if is_together:
         _legend(figure, panels[0].get_lines(), names, loc="outside lower center", ncols=across)

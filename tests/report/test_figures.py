@@ -334,6 +334,21 @@ def test_bands_stay_inside_the_frame(write_run, tmp_path: Path) -> None:
     assert low < 0 < 1 < high
 
 
+def test_panels_that_share_an_axis_show_all_of_each(write_run, tmp_path: Path) -> None:
+    highest = {"gem": 0.2, "pmgem": 0.9, "dmgem": 0.4}
+    for strategy, value in highest.items():
+        for gamma in range(3):
+            rows = ["experience,violated_steps", "1,0.1", f"2,{value}"]
+            settings = {"memory_strength": gamma}
+            write_run(f"{strategy}{gamma}", strategy, settings=settings, constraints=rows)
+    figure = constraint_figures(load_results(tmp_path))["violated_steps"]
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) == 3
+    for axes in panels:
+        low, high = axes.get_ylim()
+        assert low < 0.1 < 0.9 < high
+
+
 def test_panels_above_an_empty_place_have_their_numbers(write_run, tmp_path: Path) -> None:
     """Of four panels in rows of three, the second and third have nothing below them."""
     for strategy in ("naive", "ewc", "gem", "dmgem"):
